@@ -1,0 +1,196 @@
+"""The commands: `python train.py …` is Hydra's, `lorascope COMMAND …` is all the others."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lorascope import __version__
+from lorascope.errors import LorascopeError, RunError
+
+INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
+
+
+def train() -> None:
+    """Entry of train.py: Hydra composes, each job becomes a run, errors become one message each."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lorascope.compose import config_dir, explain, register
+
+    register()
+    full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    failures: list[tuple[str, int]] = []
+    decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+    try:
+        with _errors_reach_us():
+            decorate(_job(failures))()
+    except KeyboardInterrupt:
+        _complain("interrupted: the record says `preempted`; the same command starts the run again.")
+        sys.exit(INTERRUPTED)
+    except LorascopeError as error:
+        if full_error:
+            raise
+        sys.exit(_complain(str(error), error.exit_code))
+    except (HydraException, OmegaConfBaseException) as error:
+        if full_error:
+            raise
+        told = explain(error)
+        sys.exit(_complain(str(told), told.exit_code))
+    except OSError as error:
+        if full_error or not error.filename:
+            raise
+        sys.exit(
+            _complain(f"{error.filename}: cannot be written: {error.strerror}.\n  Choose another: runs_dir=FOLDER")
+        )
+    if len(failures) > 1:
+        _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
+    if failures:
+        sys.exit(max(code for _, code in failures))
+
+
+@contextmanager
+def _errors_reach_us() -> Iterator[None]:
+    """Hydra prints errors in its own way and exits, unless this variable is set."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
+    """The task function; `failures` collects a line and an exit code for each run that did not end well.
+
+    An error that the user can mend is told at once and then kept from Hydra, which would print more about it. In a
+    process that a launcher started, it is raised, so that the launcher sees a failed job.
+    """
+    home = os.getpid()
+
+    def job(composed: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from lorascope.compose import to_run_config
+
+        hydra_config = HydraConfig.get()
+        try:
+            config = to_run_config(composed, hydra_config.runtime.choices)
+            if hydra_config.mode is RunMode.MULTIRUN and not config.logger.group:
+                group = Path(hydra_config.sweep.dir).name
+                config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
+            from lorascope.run import execute
+
+            execute(config)
+        except LorascopeError as error:
+            _complain(str(error))
+            if os.getpid() != home:
+                raise
+            failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.place}: {error.what}", error.exit_code))
+
+    return job
+
+
+def _complain(text: str, code: int = 1) -> int:
+    print(text, file=sys.stderr, flush=True)
+    return code
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of `lorascope`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["train"]:
+        sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
+        return train()
+    options = _parser().parse_args(words)
+    try:
+        options.command(options)
+    except LorascopeError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.exit(_complain(str(error), error.exit_code))
+    except BrokenPipeError:  # `lorascope report … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lorascope", description="Where should LoRA go? Experiments with target strategies."
+    )
+    parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
+    _add_inspect(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_inspect(commands: Any) -> None:
+    text = "List a model's attention and FFN modules by layer and role, without loading weights."
+    parser = commands.add_parser("inspect", help=text, description=text, epilog="example: lorascope inspect mistral7b")
+    inspect_arguments(parser)
+
+
+def inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `lorascope inspect` and scripts/inspect_targets.py take."""
+    parser.add_argument("model", metavar="MODEL", help="a preset (mistral7b), a hub id, or a folder")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(command=inspect_command)
+
+
+def inspect_command(options: argparse.Namespace) -> None:
+    """Show a model's module map."""
+    from lorascope.api import model_config
+    from lorascope.models.quiet import hush
+    from lorascope.targets.module_map import inspect_model
+    from lorascope.terminal import console, show_modules
+
+    model = model_config(options.model)
+    hush()
+    modules = inspect_model(model)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(modules), indent=1))
+    else:
+        show_modules(console(), modules)
+
+
+def _add_report(commands: Any) -> None:
+    text = "Compare the runs below a folder: a table, and a plot of eval loss against trainable parameters."
+    parser = commands.add_parser("report", help=text, description=text, epilog="example: lorascope report runs/demo")
+    parser.add_argument("folder", metavar="DIR", help="a runs_dir, or any folder above runs")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON; no plot is drawn")
+    parser.add_argument("--plot", metavar="FILE", help="where the plot goes (default: DIR/eval_loss.png)")
+    parser.set_defaults(command=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from lorascope.records.store import load_runs
+    from lorascope.studies.plots import plot_loss
+    from lorascope.studies.report import rows_of, show_report
+    from lorascope.terminal import console
+
+    records, damaged = load_runs(options.folder)
+    for error in damaged:
+        _complain(str(error))
+    if not records:
+        raise RunError(options.folder, "no run is recorded below it.", "Make one: python train.py")
+    if options.json:
+        print(json.dumps(rows_of(records), indent=1))
+        return
+    show_report(console(), records)
+    plot = plot_loss(records, Path(options.plot or Path(options.folder) / "eval_loss.png"))
+    if plot:
+        print(f"plot    {plot}")

@@ -1,0 +1,1 @@
+"""WHAT is learned: sources by name, rows, token ids and labels."""

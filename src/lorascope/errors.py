@@ -1,0 +1,45 @@
+"""What can go wrong for a user, each error told as place, value and remedy."""
+
+from __future__ import annotations
+
+
+class LorascopeError(Exception):
+    """An error that the user can mend; the command prints it without a traceback.
+
+    Args:
+        place: where it is wrong: a config key, an override, a file.
+        what: what is wrong there, with the value.
+        remedy: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, place: str, what: str, remedy: str = "") -> None:
+        self.place, self.what, self.remedy = place, what, remedy
+        super().__init__(f"{place}: {what}" + (f"\n  {remedy}" if remedy else ""))
+
+    def __reduce__(self) -> tuple[type[LorascopeError], tuple[str, str, str]]:
+        # launchers send errors between processes
+        return type(self), (self.place, self.what, self.remedy)
+
+
+class ConfigError(LorascopeError):
+    """A setting that cannot be: found before anything is loaded."""
+
+    exit_code = 2
+
+
+class ModelError(LorascopeError):
+    """A base model that cannot be found, read or fine-tuned."""
+
+
+class DataError(LorascopeError):
+    """Data that cannot be found or learned from."""
+
+
+class PlanError(LorascopeError):
+    """A strategy that does not fit the model, or an adapter that differs from its plan."""
+
+
+class RunError(LorascopeError):
+    """A run that cannot be started, or did not end well."""

@@ -1,0 +1,1 @@
+"""What was learned: metrics and eval loss."""

@@ -1,0 +1,97 @@
+"""eval_loss: the summed negative log-likelihood over supervised tokens, in nats per token, whatever the batch size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.models.likelihood import token_losses
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by length, so little of it is padding
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A summed negative log-likelihood and the number of tokens that it was summed over."""
+
+    nats: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Nats per supervised token."""
+        return self.nats / self.tokens
+
+
+def eval_loss(
+    model: Any,
+    data: Encoded,
+    *,
+    pad_id: int,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> Loss:
+    """The loss of `model` on `data`, without dropout and gradients; the model is left in the mode it was in.
+
+    Args:
+        model: a causal language model of transformers, with or without an adapter.
+        data: token ids and labels; a row's label at position t is predicted from what stands before t.
+        pad_id: fills short rows; it is masked.
+        batch_tokens: padded tokens of one forward pass.
+        progress: called with the number of rows after each pass.
+
+    Returns:
+        The sum in float64 and its token count. A non-finite row makes the sum non-finite: nothing is dropped.
+    """
+    import torch
+
+    training = model.training
+    model.eval()
+    nats, tokens = 0.0, 0
+    try:
+        with torch.no_grad():
+            for rows in batches(data, batch_tokens):
+                ids, mask, labels = _padded(data, rows, pad_id, model.device)
+                losses = token_losses(model, {"input_ids": ids, "attention_mask": mask}, labels)
+                nats += math.fsum(losses.double().tolist())
+                tokens += len(losses)
+                progress(len(rows))
+    finally:
+        model.train(training)
+    return Loss(nats, tokens)
+
+
+def batches(data: Encoded, batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers, longest rows first, so many at a time that their padded size stays within `batch_tokens`."""
+    batch: list[int] = []
+    for row in sorted(range(len(data)), key=lambda row: -len(data.input_ids[row])):
+        if batch and len(data.input_ids[batch[0]]) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _padded(
+    data: Encoded, rows: list[int], pad_id: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, attention mask and labels of shape (rows, longest row), padded on the right."""
+    import torch
+
+    width = max(len(data.input_ids[row]) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for place, row in enumerate(rows):
+        length = len(data.input_ids[row])
+        ids[place, :length] = torch.tensor(data.input_ids[row])
+        mask[place, :length] = 1
+        labels[place, :length] = torch.tensor(data.labels[row])
+    return ids.to(device), mask.to(device), labels.to(device)

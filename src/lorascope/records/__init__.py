@@ -1,0 +1,1 @@
+"""What happened: identity, run folders, records, trackers."""

@@ -1,0 +1,133 @@
+"""The runs' folders: one for each run, claimed by one process at a time, its record kept whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from lorascope.config import RunConfig, as_dict
+from lorascope.errors import LorascopeError, RunError
+from lorascope.records.identity import run_hash, run_id, run_name
+from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
+
+ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
+CONTENTS = (ADAPTER, CHECKPOINTS, HISTORY, CONFIG, "wandb")  # what a run writes beside its record
+
+
+def run_folder(config: RunConfig) -> Path:
+    """The run's own folder; `config` is resolved."""
+    return Path(config.runs_dir).expanduser() / run_name(config)
+
+
+def find_done(config: RunConfig) -> RunRecord | None:
+    """The run's record, if it is done.
+
+    Raises:
+        RunError: when another config's record lies in the run's folder.
+    """
+    folder = run_folder(config)
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        record = read_record(folder)
+    except RunError:
+        return None  # damaged: the run is repeated
+    if record.run_hash != run_hash(config):
+        raise RunError(str(folder), "holds a run of other settings with the same short id.", "Choose another runs_dir.")
+    return record if record.status is Status.done else None
+
+
+@contextmanager
+def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
+    """Claim the run's folder, empty it, and keep its record: running, then done, or what went wrong.
+
+    The caller fills the record in; leaving the block without an error marks it done.
+
+    Raises:
+        RunError: when the folder cannot be written, or another process is at work in it.
+    """
+    folder = run_folder(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"runs_dir={config.runs_dir}", f"cannot be written: {error.strerror}.", "Name a folder that can: runs_dir=…"
+        ) from error
+    with lock:
+        _claim(lock.fileno(), folder)
+        for name in CONTENTS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).unlink(missing_ok=True)
+        (folder / CONFIG).write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+        record = RunRecord(
+            run_id=run_id(config),
+            run_hash=run_hash(config),
+            name=run_name(config),
+            status=Status.running,
+            config=as_dict(config),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_record(record, folder)
+        begin = time.perf_counter()
+        try:
+            yield record, folder
+            record.status = Status.done
+        except BaseException as error:
+            record.status = status_of(error)
+            record.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+            record.timing["total_seconds"] = round(time.perf_counter() - begin, 3)
+            write_record(record, folder)
+
+
+def status_of(error: BaseException) -> Status:
+    """What an error makes of a run."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return Status.preempted
+    text = str(error).lower()
+    out_of_memory = type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "not enough memory" in text
+    return Status.oom if out_of_memory else Status.failed
+
+
+def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]]:
+    """Every record below a folder, and what could not be read.
+
+    Raises:
+        RunError: when the folder does not exist.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise RunError(str(folder), "is not a folder.", "Name the runs_dir that the runs were made with.")
+    records, damaged = [], []
+    for path in sorted(root.rglob(FILE)):
+        try:
+            records.append(read_record(path.parent))
+        except RunError as error:
+            damaged.append(error)
+    return records, list(damaged)
+
+
+def _claim(lock: int, folder: Path) -> None:
+    """Hold the folder while this process lives; the system lets go of it, however the process ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunError(
+            str(folder),
+            "another process is at work on this very run.",
+            f"Wait for it, or stop it (this is {os.getpid()}).",
+        ) from None

@@ -1,0 +1,1 @@
+"""Comparing runs: the table and the plot. Nothing here loads torch."""

@@ -1,0 +1,52 @@
+"""The picture of finished runs: eval loss against trainable parameters, as a PNG. Never loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorascope.errors import RunError
+from lorascope.records.record import RunRecord, Status
+from lorascope.studies.report import parameters_label
+
+
+def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
+    """Draw a point for each finished run; None when there is none.
+
+    Raises:
+        RunError: when the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    done = [record for record in records if record.status is Status.done and record.metric("eval_loss") is not None]
+    if not done:
+        return None
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    targets = sorted({str(record.config["target"]["name"]) for record in done})
+    for target in targets:
+        points = [
+            (int(record.plan["trainable_parameters"]), record.metric("eval_loss") or 0.0)
+            for record in done
+            if record.config["target"]["name"] == target
+        ]
+        axes.scatter([x for x, _ in points], [y for _, y in points], label=target, s=45)
+    bases = {record.metrics["eval_loss"]["base"] for record in done}
+    axes.set_title(
+        f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
+    )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
+    axes.set_xlabel("trainable parameters")
+    axes.set_ylabel("eval loss (nats/token, lower is better)")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(title="target")
+    try:
+        figure.savefig(file, dpi=150)
+    except OSError as error:
+        raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place: --plot FILE") from error
+    return file

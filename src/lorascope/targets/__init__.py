@@ -1,0 +1,1 @@
+"""WHERE the adapter goes: roles, the module map of a model, plans, attaching."""

@@ -1,0 +1,182 @@
+"""What the user sees: plans, module maps, progress and results as lines and tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lorascope.config import ROLES
+from lorascope.targets.module_map import ModuleMap, Projection
+from lorascope.targets.plan import TargetPlan, spans
+
+WIDTH = 118  # of what is piped into a file, where rich would assume 80
+
+
+def console() -> Console:
+    """The terminal, or whatever stands in for it."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:
+    """Which layers and roles get which rank, and what is trained."""
+    show_head(out, modules)
+    out.print()
+    out.print(_rank_table(plan, modules))
+    scales = " and ".join(f"{_short(scale)} (r{rank})" for rank, scale in plan.scales.items())
+    alphas = sorted({planned.alpha for planned in plan.modules}, reverse=True)
+    out.print(
+        f"alpha {', '.join(map(_short, alphas))} ({plan.alpha_policy}), scale {scales}, dropout {plan.lora_dropout}"
+    )
+    share = f"{plan.trainable_percent:.2f} % of {count(modules.parameters)}, in {len(plan.modules)} modules"
+    size = megabytes(4 * plan.stored_parameters)  # saved in float32
+    out.print(f"trainable parameters  [bold]{plan.trainable_parameters:,}[/]   {share}   adapter file {size}")
+
+
+def show_head(out: Console, modules: ModuleMap) -> None:
+    """One line of what the model is, and where that was read."""
+    parts = [f"{modules.layers} layers"]
+    for name, value in (("hidden", modules.hidden), ("FFN", modules.intermediate)):
+        if value:
+            parts.append(f"{name} {value}")
+    if modules.heads:
+        parts.append(
+            f"{modules.heads} heads" + (f" ({modules.kv_heads} KV)" if modules.kv_heads != modules.heads else "")
+        )
+    out.print(f"[bold]{modules.name}[/]   {', '.join(parts)}   architecture from {modules.origin}")
+
+
+def _rank_table(plan: TargetPlan, modules: ModuleMap) -> Table:
+    ranks: dict[int, dict[str, str]] = {layer: {} for layer in range(modules.layers)}
+    for projection in modules.projections:
+        ranks[projection.layer][projection.role] = "."
+    for planned in plan.modules:
+        ranks[planned.layer][planned.role] = str(planned.rank)
+    return _by_layer(modules, ranks)
+
+
+def _by_layer(modules: ModuleMap, cells: dict[int, dict[str, str]]) -> Table:
+    """A table of layers x roles, in which layers that look the same share a row."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for role in modules.roles:
+        table.add_column(role, justify="right")
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for layer, roles in cells.items():
+        rows.setdefault(tuple(roles.get(role, " ") for role in modules.roles), []).append(layer)
+    for row, layers in rows.items():
+        table.add_row(f"layers {spans(layers)}", *row)
+    return table
+
+
+def show_modules(out: Console, modules: ModuleMap) -> None:
+    """Layers x roles with shapes, the modules behind them, and what rank 8 costs."""
+    show_head(out, modules)
+    tied = "tied to the embeddings" if modules.tied_embeddings else "not tied"
+    out.print(f"{count(modules.parameters)} parameters, vocabulary {modules.vocabulary or '?'}, lm_head {tied}")
+    out.print()
+    cells: dict[int, dict[str, str]] = {layer: {} for layer in range(modules.layers)}
+    for projection in modules.projections:
+        cells[projection.layer][projection.role] = _shape(projection)
+    out.print(_by_layer(modules, cells))
+    out.print()
+    table = Table(box=None, pad_edge=False)
+    for title in ("group", "role", "module (first layer)", "layers"):
+        table.add_column(title)
+    table.add_column("rank 8, a layer", justify="right")
+    table.add_column("rank 8, all", justify="right")
+    for role in modules.roles:
+        every = modules.of_role(role)
+        first = every[0]
+        known = all(projection.d_out is not None for projection in every)
+        table.add_row(
+            "attention" if role in ROLES[:4] else "ffn",
+            role,
+            first.module + (f"   fused: {' '.join(first.fused_with)}" if first.fused_with else ""),
+            str(len(every)),
+            f"{first.parameters(8):,}" if known else "?",
+            f"{sum(projection.parameters(8) for projection in every):,}" if known else "?",
+        )
+    out.print(table)
+    for role in modules.roles:
+        if holes := modules.missing(role):
+            out.print(f"[yellow]{role} is missing on layers {spans(holes)}[/]")
+    if modules.unmapped:
+        names = ", ".join(modules.unmapped[:6]) + (" …" if len(modules.unmapped) > 6 else "")
+        out.print(f"linear modules without a role ({len(modules.unmapped)}): {names}")
+
+
+def _shape(projection: Projection) -> str:
+    return f"{projection.d_in}>{projection.d_out or '?'}"
+
+
+def count(parameters: int) -> str:
+    """A number of parameters for reading: 7.24 B, 134.5 M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if parameters >= size:
+            return f"{parameters / size:.{2 if letter == 'B' else 1}f} {letter}"
+    return str(parameters)
+
+
+def megabytes(size: float) -> str:
+    """A number of bytes for reading."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _short(number: float) -> str:
+    return f"{number:.4g}"
+
+
+class Bar:
+    """Progress over a known number of steps: a bar in a terminal, five lines elsewhere."""
+
+    def __init__(self, out: Console, title: str, total: int) -> None:
+        self.out, self.title, self.total = out, title, max(total, 1)
+        self.done, self.note, self.began, self.told = 0, "", time.perf_counter(), 0
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=out, transient=True,
+            disable=not out.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task(f"{title:<10}", total=self.total, note="")
+
+    def __enter__(self) -> Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def step(self, steps: int = 1, note: str | None = None) -> None:
+        """So many steps further."""
+        self.done += steps
+        self.note = self.note if note is None else note
+        self.bar.update(self.task, completed=self.done, note=self.note)
+        if not self.out.is_terminal and self.done * 4 // self.total > self.told:
+            self.told = self.done * 4 // self.total
+            seconds = time.perf_counter() - self.began
+            self.out.print(f"{self.title:<10} {self.done}/{self.total}  {seconds:.0f} s  {self.note}".rstrip())
+
+
+@contextmanager
+def waiting(out: Console, what: str) -> Iterator[None]:
+    """Shows that something takes its time."""
+    if out.is_terminal:
+        with out.status(what):
+            yield
+    else:
+        yield
+
+
+def warn(text: Any) -> None:
+    """A notice that does not end the run."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]note[/]  {text}")

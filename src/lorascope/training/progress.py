@@ -1,0 +1,41 @@
+"""Tells the screen and the trackers of a training's steps, as a callback of transformers' Trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from lorascope.records.trackers import Trackers
+from lorascope.terminal import Bar
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen", "eval_loss")
+
+
+def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
+    """A callback that moves the bar a step at a time, and passes on what the trainer logs."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):
+        began = 0.0
+        loss = ""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began = time.perf_counter()
+            bar.total = state.max_steps
+            bar.bar.update(bar.task, total=state.max_steps)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.step(note=self.loss)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
+            if "loss" in values:
+                speed = state.num_input_tokens_seen / (time.perf_counter() - self.began)
+                self.loss = f"loss {values['loss']:.3f}  {speed:.0f} tok/s"
+            if values:
+                trackers.log(state.global_step, values)
+
+    return Progress()

@@ -1,0 +1,167 @@
+"""The one call of TRL's trainer: an adapter on a base, encoded data and a config come in, the adapter comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import Device, RunConfig, Scheduler, Scheme
+from lorascope.data.tokens import Encoded
+from lorascope.errors import ConfigError
+from lorascope.models.likelihood import token_losses
+from lorascope.targets.attach import keep_adapter_in_float32
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTConfig
+
+
+SCHEDULERS = {Scheduler.constant: "constant_with_warmup"}  # transformers' plain constant skips the warm-up
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left besides the weights."""
+
+    steps: int
+    tokens: int  # read by the model, without padding
+    train_loss: float  # mean over the steps, nats per supervised token
+    seconds: float
+
+
+def train_adapter(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Encoded,
+    evaluation: Encoded,
+    config: RunConfig,
+    folder: Path,
+    *,
+    evaluate: Callable[[], Mapping[str, float]],
+    callbacks: list[TrainerCallback],
+) -> Trained:
+    """Train the adapter in place.
+
+    Args:
+        model: a base with its adapter, as `attach` leaves it.
+        train: what is learned.
+        evaluation: what is measured during training, when `train.eval_steps` asks for it.
+        config: resolved; `train.*` decides.
+        folder: for checkpoints, when `train.save_steps` asks for them.
+        evaluate: measures it.
+        callbacks: of transformers' Trainer, for progress and trackers.
+
+    Raises:
+        ConfigError: when SFTConfig refuses a setting.
+    """
+    trainer = _trainer_class()(
+        model=model,
+        args=sft_config(config, folder),
+        train_dataset=train.to_dataset(),
+        eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.measure = evaluate
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
+    result = trainer.train()
+    return Trained(
+        steps=trainer.state.global_step,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        train_loss=float(result.training_loss),
+        seconds=float(result.metrics["train_runtime"]),
+    )
+
+
+def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
+    """The run's settings in TRL's words.
+
+    Raises:
+        ConfigError: with SFTConfig's own complaint.
+    """
+    import dataclasses
+
+    from trl import SFTConfig
+
+    train = config.train
+    checkpointing = "activation_checkpointing"
+    if checkpointing not in {field.name for field in dataclasses.fields(SFTConfig)}:
+        checkpointing = "gradient_checkpointing"  # its name before transformers 5.23
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "learning_rate": train.learning_rate,
+        "num_train_epochs": train.epochs,
+        "max_steps": train.max_steps or -1,
+        "per_device_train_batch_size": train.batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation,
+        "max_length": train.max_length,
+        "lr_scheduler_type": SCHEDULERS.get(train.scheduler, str(train.scheduler)),
+        "warmup_steps": train.warmup_ratio,  # transformers 5 reads a number below 1 as a share of the steps
+        "logging_steps": train.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # it would show a NaN as 0.0
+        "include_num_input_tokens_seen": "non_padding",
+        "eval_strategy": "no",
+        "save_strategy": "steps" if train.save_steps else "no",
+        "save_steps": train.save_steps or 500,
+        "save_total_limit": 2,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "use_cpu": config.device is Device.cpu,
+        # the base keeps its dtype, the adapter float32; autocast would round the adapter's products
+        "bf16": False,
+        "fp16": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": config.device is Device.cuda,
+        "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
+        checkpointing: config.device is Device.cuda,
+    }
+    if train.eval_steps:
+        settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
+    try:
+        return SFTConfig(**settings | train.sft)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError("train.sft", f"SFTConfig refuses it: {error}", "Mend or leave out the setting.") from error
+
+
+def _qlora_on_cuda(config: RunConfig) -> bool:
+    return config.device is Device.cuda and config.quantization.scheme is not Scheme.none
+
+
+def _trainer_class() -> Any:
+    from trl import SFTTrainer
+
+    class Trainer(SFTTrainer):
+        """TRL's trainer, with two of its computations replaced.
+
+        Its eval loss averages batch means and so depends on the batch size. Its training loss scores every position
+        where there is no Triton (half of a step's time on a CPU, for prompts that have no loss): there the same sum is
+        taken over the supervised ones alone.
+        """
+
+        measure: Callable[[], Mapping[str, float]]
+        control: Any
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
+            if not plain or return_outputs or self.args.device.type == "cuda":
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
+            return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+            metrics = dict(self.measure())
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    return Trainer

@@ -1,0 +1,163 @@
+"""What an offline W&B run holds, read back from its own file: LevelDB blocks of W&B's protocol buffers."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorascope.records.trackers import Trackers, wandb_mode
+
+BLOCK = 32 * 1024
+
+
+def records(path: Path):
+    """The records of a .wandb file: a 7-byte header, then 32 KiB blocks of (crc32, length, type, data)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    raw = path.read_bytes()
+    position, pending = 7, b""
+    while position + 7 <= len(raw):
+        if BLOCK - position % BLOCK < 7:  # no header fits into the rest of a block
+            position += BLOCK - position % BLOCK
+            continue
+        length, kind = struct.unpack_from("<HB", raw, position + 4)
+        pending += raw[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = Record()
+            record.ParseFromString(pending)
+            pending = b""
+            yield record
+
+
+def read_offline_run(folder: Path) -> dict[str, Any]:
+    """Config, history, summary and exit code of the offline run in a folder."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit_code": None}
+    for record in records(path):
+        if record.HasField("run"):
+            found["run"] = record.run
+            found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        for item in record.history.item if record.HasField("history") else ():
+            if not item.key and not item.nested_key:
+                continue
+            if not found["history"] or found["history"][-1]["_record"] != record.num:
+                found["history"].append({"_record": record.num})
+            found["history"][-1][item.key or item.nested_key[0]] = json.loads(item.value_json)
+        for item in record.summary.update if record.HasField("summary") else ():
+            found["summary"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        if record.HasField("exit"):
+            found["exit_code"] = record.exit.exit_code
+    return found
+
+
+@pytest.fixture(scope="module")
+def run_with_wandb(tiny, tmp_path_factory):
+    from lorascope.compose import compose
+    from lorascope.models.device import resolve
+    from lorascope.records.store import run_folder
+    from lorascope.run import execute
+
+    runs = tmp_path_factory.mktemp("runs")
+    config = compose(
+        [
+            "model=hf", f"model.path={tiny}", "model.name=tiny", "device=cpu", "dataset=airports", "target=qv_ffn",
+            "dataset.max_train_samples=16", "dataset.max_eval_samples=6", "train.batch_size=4", "train.logging_steps=1",
+            "logger=wandb", "logger.group=a-sweep", "logger.tags=[nightly]", f"runs_dir={runs}",
+        ]
+    )  # fmt: skip
+    record = execute(config)
+    return record, read_offline_run(run_folder(resolve(config)))
+
+
+def test_the_parameter_count_and_the_eval_loss_are_in_summary_and_history(run_with_wandb):
+    record, found = run_with_wandb
+    assert found["summary"]["trainable_parameters"] == record.plan["trainable_parameters"]
+    assert found["summary"]["eval_loss"] == record.metrics["eval_loss"]["value"]
+    assert found["summary"]["base_eval_loss"] == record.metrics["eval_loss"]["base"]
+    losses = [row["eval_loss"] for row in found["history"] if "eval_loss" in row]
+    assert losses == [record.metrics["eval_loss"]["base"], record.metrics["eval_loss"]["value"]]
+    counts = {row["trainable_parameters"] for row in found["history"] if "trainable_parameters" in row}
+    assert counts == {record.plan["trainable_parameters"]}
+
+
+def test_training_losses_are_in_the_history(run_with_wandb):
+    record, found = run_with_wandb
+    assert len([row for row in found["history"] if "loss" in row]) == record.timing["steps"]
+
+
+def test_runs_are_named_grouped_and_tagged(run_with_wandb):
+    record, found = run_with_wandb
+    assert found["run"].display_name == record.name
+    assert found["run"].run_group == "a-sweep"
+    assert set(found["run"].tags) == {"nightly", "qv_ffn", "tiny"}
+
+
+def test_the_config_is_the_runs_config(run_with_wandb):
+    record, found = run_with_wandb
+    assert found["config"]["target"] == record.config["target"]
+    assert found["config"]["run_id"] == record.run_id
+    assert found["exit_code"] == 0
+
+
+def test_the_local_history_tells_the_same(run_with_wandb, tiny):
+    record, found = run_with_wandb
+    folder = Path(record.config["runs_dir"]) / record.name
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows if "loss" in row] == [row["loss"] for row in found["history"] if "loss" in row]
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted", "mode"),
+    [
+        ({}, "auto", "offline"),
+        ({"WANDB_API_KEY": "k" * 40}, "auto", "online"),
+        ({"WANDB_API_KEY": "k" * 40}, "offline", "offline"),
+        ({"WANDB_MODE": "disabled", "WANDB_API_KEY": "k" * 40}, "online", "disabled"),
+    ],
+)
+def test_the_mode_follows_the_key_unless_it_is_said(environment, wanted, mode, monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert wandb_mode(wanted)[0] == mode
+
+
+def test_a_key_in_netrc_counts(monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine api.wandb.ai login user password " + "k" * 40)
+    netrc.chmod(0o600)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert wandb_mode("auto")[0] == "online"
+
+
+def test_a_tracker_that_fails_is_told_of_once_and_the_others_go_on():
+    class Broken:
+        def log(self, step, values):
+            raise OSError("disk full")
+
+        def finish(self, record):
+            raise AssertionError("it was dropped")
+
+    class Fine:
+        heard = 0
+
+        def log(self, step, values):
+            self.heard += 1
+
+        def finish(self, record):
+            self.heard += 1
+
+    warned, fine = [], Fine()
+    trackers = Trackers([Broken(), fine], warned.append)
+    trackers.log(1, {})
+    trackers.log(2, {})
+    trackers.finish(None)
+    assert fine.heard == 3
+    assert len(warned) == 1
+    assert "disk full" in warned[0]

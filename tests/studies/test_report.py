@@ -1,0 +1,103 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lorascope.cli import main
+from lorascope.evaluation.metrics import EVAL_LOSS
+from lorascope.records.record import RunRecord, Status, write_record
+
+
+def record(target: str, parameters: int, loss: float | None, *, seed: int = 0, fingerprint: str = "f") -> RunRecord:
+    return RunRecord(
+        run_id="12345678",
+        run_hash="1" * 64,
+        name=f"{target}-s{seed}-{fingerprint}",
+        status=Status.failed if loss is None else Status.done,
+        error=None if loss is not None else "ValueError: no\nmore",
+        started="2026-01-01T00:00:00+00:00",
+        config={
+            "target": {"name": target}, "model": {"name": "tiny"}, "dataset": {"name": "airports"}, "seed": seed,
+            "quantization": {"scheme": "none"}, "train": {"learning_rate": 1e-3},
+        },
+        plan={"trainable_parameters": parameters, "trainable_percent": 0.5, "modules": [{"rank": 4}, {"rank": 8}]},
+        metrics={} if loss is None else {"eval_loss": EVAL_LOSS.entry(loss, 6.0)},
+        timing={"tokens_per_second": 100.0, "total_seconds": 60.0},
+        memory={"peak_bytes": 2**30},
+        fingerprint={"hash": fingerprint},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for one in (record("q_v", 460_800, 1.7), record("qv_ffn", 1_221_120, 0.5), record("qkvo", 921_600, None)):
+        (tmp_path / one.name).mkdir()
+        write_record(one, tmp_path / one.name)
+    return tmp_path
+
+
+def test_the_table_is_sorted_by_eval_loss_and_the_unfinished_come_last(runs, capsys):
+    main(["report", str(runs)])
+    out = capsys.readouterr().out
+    assert out.index("qv_ffn") < out.index("q_v ") < out.index("qkvo")
+    for words in ("1,221,120", "0.5000", "6.0000", "8/4", "failed: ValueError: no", "1.0 GiB"):
+        assert words in out
+    assert "one seed" in out
+
+
+def test_the_plot_is_a_png(runs, capsys):
+    main(["report", str(runs)])
+    assert (runs / "eval_loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_json_is_the_same_rows(runs, capsys):
+    main(["report", str(runs), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["target"] for row in rows] == ["qv_ffn", "q_v", "qkvo"]
+    assert rows[0]["eval_loss"] == 0.5
+    assert rows[2]["eval_loss"] is None
+    assert not (runs / "eval_loss.png").exists()
+
+
+def test_runs_that_cannot_be_compared_are_told(runs, capsys):
+    other = record("ffn", 5, 0.1, fingerprint="g")
+    (runs / other.name).mkdir()
+    write_record(other, runs / other.name)
+    main(["report", str(runs)])
+    assert "2 different fingerprints" in capsys.readouterr().out
+
+
+def test_seeds_get_a_column_when_they_differ(runs, capsys):
+    other = record("q_v", 460_800, 1.9, seed=1)
+    (runs / other.name).mkdir()
+    write_record(other, runs / other.name)
+    main(["report", str(runs)])
+    assert "seed" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_a_damaged_record_is_told_and_the_rest_is_shown(runs, capsys):
+    (runs / "bad").mkdir()
+    (runs / "bad" / "run.json").write_text("{")
+    main(["report", str(runs)])
+    out, err = capsys.readouterr()
+    assert "3 runs" in out
+    assert "is damaged" in err
+
+
+@pytest.mark.parametrize("place", ["missing", "empty"])
+def test_a_folder_without_runs_is_one_message(tmp_path, place, capsys):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(["report", str(tmp_path / place)])
+    assert end.value.code == 1
+    assert str(tmp_path / place) in capsys.readouterr().err
+
+
+def test_report_and_plot_never_load_torch(runs):
+    code = (
+        "import sys; from lorascope.cli import main; main(['report', sys.argv[1]]); "
+        "assert not {'torch', 'transformers', 'wandb', 'hydra'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(runs)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

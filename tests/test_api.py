@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+import lorascope
+from lorascope.cli import main
+
+
+def test_the_trainable_modules_of_a_preset_are_listed_by_group():
+    modules = lorascope.list_trainable_modules("mistral7b")
+    assert modules["attention"][:4] == [f"model.layers.0.self_attn.{role}_proj" for role in "qkvo"]
+    assert modules["ffn"][:3] == [f"model.layers.0.mlp.{role}_proj" for role in ("gate", "up", "down")]
+    assert (len(modules["attention"]), len(modules["ffn"])) == (32 * 4, 32 * 3)
+
+
+def test_a_folder_works_as_well_as_a_preset(tiny):
+    assert len(lorascope.list_trainable_modules(str(tiny))["attention"]) == 2 * 4
+
+
+def test_a_fused_module_is_listed_once(tmp_path):
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=2).save_pretrained(tmp_path)
+    modules = lorascope.list_trainable_modules(str(tmp_path))
+    assert modules["attention"] == [f"transformer.h.{n}.attn.{name}" for n in (0, 1) for name in ("c_attn", "c_proj")]
+    assert modules["ffn"] == [f"transformer.h.{n}.mlp.{name}" for n in (0, 1) for name in ("c_fc", "c_proj")]
+
+
+def test_the_attention_config_adapts_attention_and_nothing_else(tiny):
+    from peft import get_peft_model
+
+    from conftest import make_model
+
+    for name in (None, str(tiny)):
+        config = lorascope.create_attention_lora_config(rank=4, alpha=8, model_name=name)
+        model = get_peft_model(make_model(), config)
+        trained = {n.split(".")[-4] for n, p in model.named_parameters() if p.requires_grad}
+        assert trained == {"q_proj", "k_proj", "v_proj", "o_proj"}
+        assert (config.r, config.lora_alpha) == (4, 8)
+
+
+def test_the_attention_config_of_gpt2_leaves_the_ffns_c_proj_alone(tmp_path):
+    from peft import get_peft_model
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=2, n_embd=32, n_head=4)
+    config.save_pretrained(tmp_path)
+    lora = lorascope.create_attention_lora_config(model_name=str(tmp_path))
+    lora.fan_in_fan_out = True
+    model = get_peft_model(GPT2LMHeadModel(config), lora)
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and ".mlp." in name]
+
+
+def test_a_rank_below_one_is_refused():
+    with pytest.raises(ValueError, match="0 is not a rank"):
+        lorascope.create_attention_lora_config(rank=0)
+
+
+def test_inspect_prints_layers_and_roles(capsys):
+    main(["inspect", "mistral7b"])
+    out = capsys.readouterr().out
+    for words in ("32 layers", "hidden 4096", "FFN 14336", "32 heads (8 KV)", "layers 0-31", "4096>14336", "7.24 B"):
+        assert words in out
+
+
+def test_the_script_prints_the_same(capsys):
+    import runpy
+    import sys
+    from pathlib import Path
+
+    main(["inspect", "smollm2"])
+    expected = capsys.readouterr().out
+    sys.argv = ["inspect_targets.py", "smollm2"]
+    runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "inspect_targets.py"), run_name="__main__")
+    assert capsys.readouterr().out == expected
+
+
+def test_inspect_as_json_holds_every_projection(capsys):
+    main(["inspect", "smollm2", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["projections"]) == 30 * 7
+    assert found["hidden"] == 576
+
+
+def test_a_model_that_is_nowhere_is_one_message(capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "./nowhere"])
+    err = capsys.readouterr().err
+    assert "model.path=./nowhere: is not a folder" in err
+    assert "Traceback" not in err
