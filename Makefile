@@ -1,0 +1,61 @@
+# lorascope from a clone: `make help` lists what there is.
+# TORCH chooses another build of torch, PYTHON another interpreter:  make setup TORCH=torch==2.12.0 PYTHON=python3.12
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types pytest format report lock image clean FORCE
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything pinned; costs nothing when it is up to date
+
+# The stamp remembers which torch was asked for, so that another TORCH is installed and the same one is not.
+$(STAMP): requirements.lock pyproject.toml $(if $(filter $(TORCH),$(shell cat $(STAMP) 2>/dev/null)),,FORCE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "lorascope needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make setup PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing $(TORCH) and requirements.lock into $(VENV), a few minutes the first time"
+	@$(PIP) install --quiet --progress-bar off "$(TORCH)"
+	@$(PIP) install --quiet --progress-bar off --no-deps -r requirements.lock
+	@$(PIP) install --quiet --progress-bar off --no-deps --no-build-isolation -e .
+	@echo "$(TORCH)" > $@
+
+demo: setup ## q_v, qkvo and qv_ffn on the embedded model and data, on a CPU in minutes, and their table
+	@$(BIN)/python train.py experiment=demo
+	@echo
+	@$(BIN)/lorascope report runs/demo
+
+test: setup lint types pytest ## style, types and tests, as CI runs them
+
+lint: setup ## ruff, style and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+types: setup ## mypy
+	@$(BIN)/mypy
+
+pytest: setup ## the tests alone
+	@$(BIN)/python -m pytest
+
+format: setup ## mend what ruff can mend
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+report: setup ## the table of all runs below runs/
+	@$(BIN)/lorascope report runs
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	@$(PYTHON) scripts/lock.py "$(TORCH)"
+
+image: ## the Docker image, lorascope
+	docker build --build-arg TORCH="$(TORCH)" -t lorascope .
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
