@@ -36,7 +36,9 @@ def build_requirements() -> list[str]:
     """What builds the package itself, so that installing it needs nothing more."""
     import tomllib
 
-    requires: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    requires: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
+        "requires"
+    ]
     return requires
 
 

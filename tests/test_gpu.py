@@ -45,7 +45,7 @@ def test_qv_ffn_trains_a_mistral_shape_in_4_bit(mistral, tmp_path):
     record = execute(compose([*words, *more, f"runs_dir={tmp_path}"]))
     assert record is not None
     assert record.plan["trainable_parameters"] == 2 * 10_485_760 // 32
-    assert record.memory["quantized_modules"] == 14
+    assert record.fingerprint["quantized_modules"] == 14
     assert record.memory["device"] == "cuda"
     assert record.metrics["eval_loss"]["value"] < record.metrics["eval_loss"]["base"]
     folder = tmp_path / record.name

@@ -47,6 +47,6 @@ def test_qv_ffn_learns_home_intents_in_4_bit(tmp_path):
     )  # fmt: skip
     assert record is not None
     assert record.plan["trainable_parameters"] == 1_221_120
-    assert record.memory["quantized_modules"] == 30 * 7
+    assert record.fingerprint["quantized_modules"] == 30 * 7
     loss = record.metrics["eval_loss"]
     assert loss["value"] < 0.75 * loss["base"]

@@ -1,7 +1,10 @@
 """Whole runs on the two-layer model, from the command's words to the record."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from lorascope.records.record import RunRecord, Status
 from lorascope.records.store import load_runs
 from lorascope.run import execute
 from test_config import run_train
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(*words: str) -> tuple[RunRecord, Path]:
@@ -122,7 +127,7 @@ def test_a_rate_of_zero_leaves_the_base_as_it_is(tiny_words, scheme):
 
 def test_nf4_trains_on_four_bit_weights(tiny_words):
     record, _ = run(*tiny_words, "quantization=nf4", "train.learning_rate=1e-2", "train.epochs=3")
-    assert record.memory["quantized_modules"] == 14
+    assert record.fingerprint["quantized_modules"] == 14
     assert record.fingerprint["quantization"] == "nf4"
     assert record.metrics["eval_loss"]["value"] < record.metrics["eval_loss"]["base"]
 
@@ -212,3 +217,33 @@ def test_a_hub_model_without_a_network_is_one_message(tmp_path, monkeypatch, cap
     assert "model=mistral7b: the hub cannot be reached" in err
     assert "dry_run=true" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stopped_run_says_preempted(tiny_words, sent, code):
+    words = [*tiny_words, "train.epochs=2000"]
+    runs = Path(compose(words).runs_dir)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        history = wait_for(lambda: next(iter(runs.glob("*/history.jsonl")), None))
+        wait_for(lambda: len(history.read_text().splitlines()) > 3)
+        process.send_signal(getattr(signal, sent))
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert "preempted" in err
+    assert "Traceback" not in err
+    ((record,), _) = load_runs(runs)
+    assert record.status is Status.preempted
+
+
+def wait_for(look, seconds: float = 90):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")

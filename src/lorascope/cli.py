@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 from lorascope import __version__
 from lorascope.errors import LorascopeError, RunError
 
-INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
+INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for a program that Ctrl-C or SIGTERM ended
 
 
 def train() -> None:
@@ -27,6 +28,7 @@ def train() -> None:
     from lorascope.compose import config_dir, explain, register
 
     register()
+    signal.signal(signal.SIGTERM, _terminate)
     full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
     failures: list[tuple[str, int]] = []
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -55,6 +57,12 @@ def train() -> None:
         _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
     if failures:
         sys.exit(max(code for _, code in failures))
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """On SIGTERM, leave as on Ctrl-C: the record then says `preempted`, where Python would just be gone."""
+    _complain("terminated: the record says `preempted`; the same command starts the run again.")
+    sys.exit(TERMINATED)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,8 @@ def _train_and_measure(config: RunConfig, plan: TargetPlan, record: RunRecord, f
         after = _measure(model, evaluation, base, "eval loss", out)
         clock.lap("eval_seconds")
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        with suppress(OSError):  # the trainer makes the folder whether it writes checkpoints or not
+            (folder / CHECKPOINTS).rmdir()
         record.metrics = {
             EVAL_LOSS.name: EVAL_LOSS.entry(after, before),
             TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None),
@@ -102,7 +105,7 @@ def _train_and_measure(config: RunConfig, plan: TargetPlan, record: RunRecord, f
             "steps": trained.steps,
             "tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9), 1),
         }
-        record.memory |= memory.peak(device)
+        record.memory = memory.peak(device)
         trackers.log(trained.steps + 1, {"eval_loss": after, "trainable_parameters": plan.trainable_parameters})
         record.status = Status.done
         write_record(record, folder)  # whole before any tracker is asked to end
@@ -129,8 +132,7 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Enc
         "train": data_entry(train),
         "eval": data_entry(evaluation),
     }
-    record.fingerprint = fingerprint(config, record.data, base.revision)
-    record.memory = {"quantized_modules": quantized_modules(base.model)}
+    record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))
     return base, train, evaluation
 
 

@@ -156,12 +156,12 @@ class Bar:
     ) -> None:
         self.bar.stop()
 
-    def step(self, steps: int = 1, note: str | None = None) -> None:
-        """So many steps further."""
+    def step(self, steps: int = 1, note: str | None = None, *, tell: bool = True) -> None:
+        """So many steps further; `tell` may print a line where there is no bar."""
         self.done += steps
         self.note = self.note if note is None else note
         self.bar.update(self.task, completed=self.done, note=self.note)
-        if not self.out.is_terminal and self.done * 4 // self.total > self.told:
+        if tell and not self.out.is_terminal and self.done * 4 // self.total > self.told:
             self.told = self.done * 4 // self.total
             seconds = time.perf_counter() - self.began
             self.out.print(f"{self.title:<10} {self.done}/{self.total}  {seconds:.0f} s  {self.note}".rstrip())

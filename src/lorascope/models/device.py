@@ -29,7 +29,9 @@ def resolve(config: RunConfig) -> RunConfig:
         config,
         device=device,
         model=dataclasses.replace(config.model, dtype=dtype),
-        quantization=dataclasses.replace(config.quantization, scheme=scheme),
+        quantization=dataclasses.replace(
+            config.quantization, scheme=scheme, double_quant=config.quantization.double_quant and scheme is Scheme.nf4
+        ),
     )
 
 

@@ -9,19 +9,21 @@ from typing import Any
 from lorascope.config import RunConfig
 
 
-def fingerprint(config: RunConfig, data: dict[str, Any], revision: str) -> dict[str, Any]:
+def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantized_modules: int) -> dict[str, Any]:
     """The parts by name, and one hash over them.
 
     Args:
         config: resolved.
         data: the record's `data`.
         revision: of the base that was loaded.
+        quantized_modules: linear modules of it that hold quantized weights.
     """
     parts = {
         "model": config.model.path or config.model.package,
         "revision": revision,
         "quantization": str(config.quantization.scheme),
         "double_quant": config.quantization.double_quant,
+        "quantized_modules": quantized_modules,
         "dtype": str(config.model.dtype),
         "adapter_dtype": "float32",
         "attention": str(config.model.attention),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status
-from lorascope.studies.report import parameters_label
 
 
 def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
@@ -39,8 +38,8 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
         f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
     )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: parameters_label(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.set_xlabel("trainable parameters")
     axes.set_ylabel("eval loss (nats/token, lower is better)")
     axes.grid(alpha=0.3, which="both")
@@ -50,3 +49,11 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place: --plot FILE") from error
     return file
+
+
+def _tick(parameters: float) -> str:
+    """A number of parameters on the axis: 500K, 1.2M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if parameters >= size:
+            return f"{parameters / size:g}{letter}"
+    return f"{parameters:g}"

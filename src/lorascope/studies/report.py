@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorascope.records.record import RunRecord, Status
-from lorascope.terminal import count, megabytes
+from lorascope.terminal import megabytes
 
 
 def rows_of(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -103,8 +103,3 @@ def _warn_of_differences(out: Console, rows: list[dict[str, Any]]) -> None:
 
 def _seeds(number: int) -> str:
     return "one seed" if number == 1 else f"{number} seeds"
-
-
-def parameters_label(parameters: float) -> str:
-    """A tick of the plot's axis."""
-    return count(int(parameters)).replace(" ", "")

@@ -20,7 +20,6 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
 
     class Progress(TrainerCallback):
         began = 0.0
-        loss = ""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.began = time.perf_counter()
@@ -28,13 +27,13 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
             bar.bar.update(bar.task, total=state.max_steps)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            bar.step(note=self.loss)
+            bar.step(tell=False)  # this step's loss is logged after it
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
             if "loss" in values:
                 speed = state.num_input_tokens_seen / (time.perf_counter() - self.began)
-                self.loss = f"loss {values['loss']:.3f}  {speed:.0f} tok/s"
+                bar.step(0, note=f"loss {values['loss']:.3f}  {speed:.0f} tok/s")
             if values:
                 trackers.log(state.global_step, values)
 

@@ -1,0 +1,169 @@
+"""The house is as README and CONTRIBUTING describe it."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lorascope.compose import compose
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "lorascope"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+# who may import whom, by room; `cli` and `api` may import all
+MAY_IMPORT = {
+    "errors": set(),
+    "config": {"errors"},
+    "data": {"config", "errors"},
+    "models": {"config", "errors", "data"},
+    "targets": {"config", "errors", "models"},
+    "records": {"config", "errors"},
+    "terminal": {"config", "errors", "targets"},
+    "evaluation": {"config", "errors", "data", "models"},
+    "training": {"config", "errors", "data", "models", "targets", "records", "terminal"},
+    "compose": {"config", "errors", "data", "training"},
+    "studies": {"config", "errors", "records", "terminal"},
+    "run": {"config", "errors", "data", "models", "targets", "records", "terminal", "evaluation", "training"},
+}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of lorascope that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "lorascope" else node.module for alias in node.names
+            ]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("lorascope.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    if room(path) in MAY_IMPORT:
+        assert imports(path) - {room(path)} <= MAY_IMPORT[room(path)]
+
+
+def test_only_the_door_knows_hydra_and_omegaconf():
+    for path in MODULES:
+        if path.name not in ("compose.py", "cli.py"):
+            assert not re.search(r"^\s*(from|import) (hydra|omegaconf)\b", path.read_text(), re.MULTILINE), path
+
+
+def test_importing_every_module_costs_nothing():
+    names = [
+        ".".join(("lorascope", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in MODULES
+    ]
+    code = (
+        f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+        "heavy = {'torch', 'transformers', 'peft', 'trl', 'datasets', 'wandb', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_opens_with_a_sentence(path):
+    assert (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].rstrip().endswith((".", ":", ","))
+
+
+def commands(name: str) -> list[list[str]]:
+    """The `python train.py …` lines of a page, as words; those with their output shown are run by another test."""
+    lines = re.findall(r"(?<!\$ )python train\.py([^\n`]*)", (ROOT / name).read_text())
+    return [shlex.split(line.partition("#")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("words", commands("README.md"), ids=" ".join)
+def test_every_command_in_the_readme_composes(words, tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mine.yaml").write_text("ranks: {q: 8}\n")
+    own = tmp_path if "--config-dir" in words else None
+    words = [word for word in words if "=" in word]
+    # of a sweep, its first choice
+    compose([re.sub(r"=([\w-]+),.*", r"=\1", word) for word in words], extra_dir=own)
+
+
+TRANSCRIPTS = re.findall(r"```\n\$ python train\.py ([^\n]*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("words", "shown"), TRANSCRIPTS, ids=[words for words, _ in TRANSCRIPTS])
+def test_what_the_readme_shows_is_what_the_command_prints(words, shown):
+    command = [sys.executable, "train.py", *shlex.split(words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.stdout + done.stderr).strip() == shown.strip()
+
+
+def test_the_readmes_tree_is_the_tree():
+    readme = (ROOT / "README.md").read_text()
+    tree = re.search(r"```\n(train\.py .*?)```", readme, re.DOTALL)[1]
+    named = set()
+    folders: list[str] = []
+    for line in tree.splitlines():
+        if match := re.match(r"( *)([\w./-]+)", line):
+            depth = len(match[1]) // 2
+            folders = [*folders[:depth], match[2].rstrip("/")]
+            named.add("/".join(folders))
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert not missing
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    rooms = {"/".join(file.split("/")[:1]) for file in tracked if not file.startswith(".")}
+    assert rooms <= {name.split("/")[0] for name in named}
+    for path in MODULES:
+        if path.name != "__init__.py":
+            place = f"src/lorascope/{path.relative_to(PACKAGE).parts[0]}"
+            assert place in named, place
+
+
+def test_every_make_target_is_listed_and_no_line_names_a_registry():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z][a-z-]*):(.*)$", makefile, re.MULTILINE)
+    assert all("## " in rest for _, rest in targets)
+
+
+def test_the_lock_satisfies_pyproject():
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    locked = dict(
+        line.lower().replace("_", "-").split("==")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    )
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    for requirement in map(Requirement, wanted):
+        if requirement.name != "torch":  # installed first, by the Makefile
+            assert requirement.specifier.contains(locked[requirement.name.lower().replace("_", "-")]), requirement
+
+
+def test_an_installed_wheel_works_from_any_folder(tmp_path):
+    """Built as pip builds it, unpacked elsewhere, used without the checkout."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("lorascope-*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import lorascope; assert 'site' in lorascope.__file__\n"
+        "from lorascope.cli import main; main(['train', 'target=qv_ffn', '--cfg', 'job'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "ffn: 4" in done.stdout
