@@ -247,3 +247,12 @@ def wait_for(look, seconds: float = 90):
             return found
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
+
+
+def test_a_dry_sweep_shows_every_plan_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_train(monkeypatch, "-m", "target=q_v,all_linear", "dry_run=true") == 0
+    out = capsys.readouterr().out
+    assert "460,800" in out
+    assert "2,442,240" in out
+    assert list(tmp_path.iterdir()) == []

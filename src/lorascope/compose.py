@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import re
 import sys
+import tempfile
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,13 +51,15 @@ def register() -> None:
         # so that train.sft.weight_decay=0.1 needs no '+'; the names are checked by `check_sft` and its like
         OmegaConf.set_struct(OmegaConf.select(schema, key), False)
     ConfigStore.instance().store(name="schema", node=schema)
-    # one name for one sweep command, so that the same command finds its sweep again
-    OmegaConf.register_new_resolver("sweep_id", _sweep_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)
 
 
-def _sweep_id() -> str:
+def _sweep_dir(runs_dir: str, dry_run: bool) -> str:
+    """Where Hydra keeps a sweep's own config: one place for one command, so that the same command finds it again."""
     words = sorted(word for word in sys.argv[1:] if "=" in word)
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    # a dry run leaves nothing among the runs
+    return str(Path(tempfile.gettempdir(), "lorascope-dry-run", name) if dry_run else Path(runs_dir, "sweeps", name))
 
 
 def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) -> RunConfig:

@@ -43,3 +43,8 @@ class PlanError(LorascopeError):
 
 class RunError(LorascopeError):
     """A run that cannot be started, or did not end well."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory, on whatever device."""
+    return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "not enough memory" in str(error).lower()

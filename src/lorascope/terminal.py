@@ -155,14 +155,20 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+        if error is None and self.told < 4:
+            self._tell()
 
     def step(self, steps: int = 1, note: str | None = None, *, tell: bool = True) -> None:
         """So many steps further; `tell` may print a line where there is no bar."""
         self.done += steps
         self.note = self.note if note is None else note
         self.bar.update(self.task, completed=self.done, note=self.note)
-        if tell and not self.out.is_terminal and self.done * 4 // self.total > self.told:
-            self.told = self.done * 4 // self.total
+        if tell and self.done * 4 // self.total > self.told:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.told = self.done * 4 // self.total
+        if not self.out.is_terminal:
             seconds = time.perf_counter() - self.began
             self.out.print(f"{self.title:<10} {self.done}/{self.total}  {seconds:.0f} s  {self.note}".rstrip())
 

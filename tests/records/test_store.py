@@ -2,6 +2,7 @@ import json
 import multiprocessing
 
 import pytest
+import torch
 
 from lorascope.compose import compose
 from lorascope.config import RunConfig
@@ -39,8 +40,6 @@ def test_a_run_that_ends_is_done_and_found(config):
     [
         (ValueError("no"), Status.failed),
         (KeyboardInterrupt(), Status.preempted),
-        (MemoryError("no"), Status.oom),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), Status.oom),
     ],
 )
 def test_a_run_that_dies_says_how_and_is_not_done(config, error, status):
@@ -52,11 +51,17 @@ def test_a_run_that_dies_says_how_and_is_not_done(config, error, status):
     assert find_done(config) is None
 
 
-def test_a_torch_out_of_memory_error_is_oom(config):
-    import torch
-
-    with pytest.raises(torch.OutOfMemoryError), open_run(config):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_a_status_of_its_own_and_says_what_to_try(config, error):
+    with pytest.raises(RunError, match=r"out of memory(.|\n)*train.batch_size"), open_run(config):
+        raise error
     assert read_record(run_folder(config)).status is Status.oom
 
 

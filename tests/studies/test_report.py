@@ -43,7 +43,7 @@ def test_the_table_is_sorted_by_eval_loss_and_the_unfinished_come_last(runs, cap
     assert out.index("qv_ffn") < out.index("q_v ") < out.index("qkvo")
     for words in ("1,221,120", "0.5000", "6.0000", "8/4", "failed: ValueError: no", "1.0 GiB"):
         assert words in out
-    assert "one seed" in out
+    assert "1 seed, one learning rate for all arms" in out
 
 
 def test_the_plot_is_a_png(runs, capsys):

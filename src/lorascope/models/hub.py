@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config import ModelConfig
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, out_of_memory
 
 PLAN_HINT = "The plan works without: dry_run=true."
 
@@ -26,8 +26,12 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
             raise ModelError(f"model.path={model.path}", what, "Name a folder that save_pretrained wrote, or a hub id.")
         try:
             return load(str(folder), local_files_only=True, **options)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"model.path={model.path}", _first_line(error), "Look into the folder.") from error
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise ModelError(
+                f"model.path={model.path}", f"cannot be loaded: {_first_line(error)}", "Look into the folder."
+            ) from error
     try:
         return load(model.path, revision=model.revision, local_files_only=not reachable(model), **options)
     except (OSError, ValueError) as error:

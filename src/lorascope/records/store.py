@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from lorascope.config import RunConfig, as_dict
-from lorascope.errors import LorascopeError, RunError
+from lorascope.errors import LorascopeError, RunError, out_of_memory
 from lorascope.records.identity import run_hash, run_id, run_name
 from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
 
@@ -83,6 +83,13 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
         except BaseException as error:
             record.status = status_of(error)
             record.error = f"{type(error).__name__}: {error}"
+            if record.status is Status.oom:
+                raise RunError(
+                    record.name,
+                    f"out of memory. {str(error).strip().partition(chr(10))[0]}",
+                    "Try a smaller train.batch_size with more train.gradient_accumulation, a smaller train.max_length, "
+                    "or quantization=nf4.",
+                ) from error
             raise
         finally:
             record.finished = datetime.now(UTC).isoformat(timespec="seconds")
@@ -94,9 +101,7 @@ def status_of(error: BaseException) -> Status:
     """What an error makes of a run."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return Status.preempted
-    text = str(error).lower()
-    out_of_memory = type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "not enough memory" in text
-    return Status.oom if out_of_memory else Status.failed
+    return Status.oom if out_of_memory(error) else Status.failed
 
 
 def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]]:

@@ -60,7 +60,7 @@ def show_report(out: Console, records: Sequence[RunRecord]) -> None:
     # what all runs share goes into the heading, what differs into columns
     varying = [key for key in ("model", "dataset", "quantization", "seed") if len({row[key] for row in rows}) > 1]
     shared = [f"{key} {rows[0][key]}" for key in ("model", "dataset", "quantization", "seed") if key not in varying]
-    out.print(f"[bold]{len(rows)} runs[/]   {', '.join(shared)}")
+    out.print(f"[bold]{_number(len(rows), 'run')}[/]   {', '.join(shared)}")
     table = Table(box=None, pad_edge=False)
     for title in ("target", *varying, "rank"):
         table.add_column(title)
@@ -98,8 +98,8 @@ def _warn_of_differences(out: Console, rows: list[dict[str, Any]]) -> None:
         )
     seeds = {row["seed"] for row in rows}
     if len(seeds) < 5 and len({row["target"] for row in rows}) > 1:
-        out.print(f"{_seeds(len(seeds))}, one learning rate for all arms: a first look, not a verdict.")
+        out.print(f"{_number(len(seeds), 'seed')}, one learning rate for all arms: a first look, not a verdict.")
 
 
-def _seeds(number: int) -> str:
-    return "one seed" if number == 1 else f"{number} seeds"
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
