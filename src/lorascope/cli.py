@@ -1,10 +1,9 @@
-"""The commands: `python train.py …` is Hydra's, `lorascope COMMAND …` is all the others."""
+"""The program's entries: `python train.py …` is Hydra's, `lorascope COMMAND …` is a module of `commands/`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
-from lorascope.errors import LorascopeError, RunError
+from lorascope.commands import inspect, report
+from lorascope.errors import LorascopeError, complain
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for a program that Ctrl-C or SIGTERM ended
 
@@ -51,7 +51,9 @@ def train() -> None:
         if full_error or not error.filename:
             raise
         sys.exit(
-            _complain(f"{error.filename}: cannot be written: {error.strerror}.\n  Choose another: runs_dir=FOLDER")
+            _complain(
+                f"runs_dir: {error.filename} cannot be written: {error.strerror}.\n  Choose another: runs_dir=FOLDER"
+            )
         )
     if len(failures) > 1:
         _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
@@ -112,7 +114,7 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
 
 
 def _complain(text: str, code: int = 1) -> int:
-    print(text, file=sys.stderr, flush=True)
+    complain(text)
     return code
 
 
@@ -141,64 +143,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
-    _add_inspect(commands)
-    _add_report(commands)
+    for command in (inspect, report):
+        text = (command.__doc__ or "").partition("\n")[0].partition(": ")[2]
+        one = commands.add_parser(
+            command.__name__.rpartition(".")[2], help=text, description=text, epilog=f"example: {command.EXAMPLE}"
+        )
+        command.arguments(one)
+        one.set_defaults(command=command.run)
     return parser
-
-
-def _add_inspect(commands: Any) -> None:
-    text = "List a model's attention and FFN modules by layer and role, without loading weights."
-    parser = commands.add_parser("inspect", help=text, description=text, epilog="example: lorascope inspect mistral7b")
-    inspect_arguments(parser)
-
-
-def inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `lorascope inspect` and scripts/inspect_targets.py take."""
-    parser.add_argument("model", metavar="MODEL", help="a preset (mistral7b), a hub id, or a folder")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.set_defaults(command=inspect_command)
-
-
-def inspect_command(options: argparse.Namespace) -> None:
-    """Show a model's module map."""
-    from lorascope.api import model_config
-    from lorascope.models.quiet import hush
-    from lorascope.targets.module_map import inspect_model
-    from lorascope.terminal import console, show_modules
-
-    model = model_config(options.model)
-    hush()
-    modules = inspect_model(model)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(modules), indent=1))
-    else:
-        show_modules(console(), modules)
-
-
-def _add_report(commands: Any) -> None:
-    text = "Compare the runs below a folder: a table, and a plot of eval loss against trainable parameters."
-    parser = commands.add_parser("report", help=text, description=text, epilog="example: lorascope report runs/demo")
-    parser.add_argument("folder", metavar="DIR", help="a runs_dir, or any folder above runs")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON; no plot is drawn")
-    parser.add_argument("--plot", metavar="FILE", help="where the plot goes (default: DIR/eval_loss.png)")
-    parser.set_defaults(command=_report)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from lorascope.records.store import load_runs
-    from lorascope.studies.plots import plot_loss
-    from lorascope.studies.report import rows_of, show_report
-    from lorascope.terminal import console
-
-    records, damaged = load_runs(options.folder)
-    for error in damaged:
-        _complain(str(error))
-    if not records:
-        raise RunError(options.folder, "no run is recorded below it.", "Make one: python train.py")
-    if options.json:
-        print(json.dumps(rows_of(records), indent=1))
-        return
-    show_report(console(), records)
-    plot = plot_loss(records, Path(options.plot or Path(options.folder) / "eval_loss.png"))
-    if plot:
-        print(f"plot    {plot}")

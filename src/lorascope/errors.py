@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class LorascopeError(Exception):
     """An error that the user can mend; the command prints it without a traceback.
@@ -48,3 +50,8 @@ class RunError(LorascopeError):
 def out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python ran out of memory, on whatever device."""
     return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "not enough memory" in str(error).lower()
+
+
+def complain(error: object) -> None:
+    """Say on stderr what is wrong, as it is: no markup, no wrapping."""
+    print(error, file=sys.stderr, flush=True)
