@@ -129,7 +129,7 @@ def test_help_shows_the_commands_and_the_choices(monkeypatch, capsys):
 def test_every_shipped_choice_composes():
     for group in ("model", "dataset", "target", "quantization", "train", "logger"):
         for path in (config_dir() / group).glob("*.yaml"):
-            extra = ["model.path=somewhere"] if path.stem == "hf" else []
+            extra = [f"{group}.path=somewhere"] if path.stem in ("hf", "file", "hub") else []
             compose([f"{group}={path.stem}", *extra])
 
 

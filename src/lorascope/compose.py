@@ -34,7 +34,12 @@ from lorascope.errors import ConfigError
 from lorascope.training.sft_options import check_sft
 
 NAMED_GROUPS = ("model", "dataset", "target")
-OPEN_KEYS = ("train.sft", "dataset.options", "model.architecture")  # names that a source or library decides
+OPEN_KEYS = (
+    "train.sft",
+    "dataset.options",
+    "dataset.columns",
+    "model.architecture",
+)  # names that a source or library decides
 
 
 def config_dir() -> Path:

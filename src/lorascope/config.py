@@ -92,12 +92,31 @@ class ModelConfig:
     architecture: dict[str, Any] = field(default_factory=dict)
 
 
+class OnBadRow(StrEnum):
+    """What a row that cannot be learned from does: stop the run, or be counted and left out."""
+
+    error = "error"
+    skip = "skip"
+
+
 @dataclass(kw_only=True)
 class DatasetConfig:
-    """What is learned: the name of a source, its own options, and caps on the rows."""
+    """What is learned: a source with its own options, or files or a hub data set by path; caps on the rows."""
 
     name: str | None = None
     source: str = "home_intents"
+    path: str | None = None  # files, a folder or a glob; a hub id
+    eval_path: str | None = None  # files of the eval half; without it, eval_share decides
+    subset: str | None = None  # of a hub data set, what the hub calls its config
+    split: str = "train"
+    eval_split: str | None = None
+    revision: str = "main"
+    columns: dict[str, str] = field(default_factory=dict)  # field -> column
+    system: str | None = None  # put before every conversation that has none
+    group: str | None = None  # column whose values never stand on both sides of the split
+    eval_share: float = 0.1
+    on_bad_row: OnBadRow = OnBadRow.error
+    content: str | None = None  # hash of the files, filled in when they are found
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -228,6 +247,9 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
     yield from _target_problems(config.target)
     yield from _train_problems(config.train)
     yield from _model_problems(config.model)
+    if not 0 < config.dataset.eval_share < 1:
+        share = config.dataset.eval_share
+        yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
     for key in ("max_train_samples", "max_eval_samples"):
         yield from _at_least(f"dataset.{key}", getattr(config.dataset, key), 1, "leave it out for all rows")
     if not 0 <= config.seed < 2**32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from contextlib import suppress
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lorascope.config import RunConfig
-from lorascope.data.sources import load_rows
+from lorascope.config import OnBadRow, RunConfig
+from lorascope.data.notes import data_notes
+from lorascope.data.rows import shared_prompts
+from lorascope.data.sources import load_rows, pin
 from lorascope.data.tokens import Encoded, encode
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.metrics import EVAL_LOSS, TRAIN_LOSS
+from lorascope.models.architecture import architecture_notes
 from lorascope.models.device import resolve
 from lorascope.models.loading import Base, check_quantized, load_base, quantized_modules
 from lorascope.models.packaged import is_unpacked
@@ -51,6 +55,7 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
     """
     out = out or console()
     config = resolve(config)
+    config = dataclasses.replace(config, dataset=pin(config.dataset))
     if not config.dry_run and not config.overwrite and (record := find_done(config)):
         out.print(
             f"[bold]{record.name}[/]  This run is done: eval loss {record.metric('eval_loss'):.4f}, "
@@ -125,12 +130,18 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Enc
         rows = load_rows(config.dataset)
         base = load_base(config)
         check_quantized(base.model, config.quantization.scheme)
-        train = encode(rows.train, base.tokenizer, config.train.max_length, "train")
-        evaluation = encode(rows.eval, base.tokenizer, config.train.max_length, "eval")
+        skip = config.dataset.on_bad_row is OnBadRow.skip
+        train = encode(rows.train, base.tokenizer, config.train.max_length, "train", skip=skip)
+        evaluation = encode(rows.eval, base.tokenizer, config.train.max_length, "eval", skip=skip)
+    for note in (*data_notes(rows, train, evaluation), *architecture_notes(base.model.config, config.model)):
+        warn(note)
     record.data = {
         "origin": rows.origin,
+        "shape": rows.shape,
+        "skipped": len(rows.skipped),
         "train": data_entry(train),
         "eval": data_entry(evaluation),
+        "eval_prompts_in_train": len(shared_prompts(rows)),
     }
     record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))
     return base, train, evaluation
@@ -218,6 +229,8 @@ def data_entry(data: Encoded) -> dict[str, Any]:
         "tokens": data.tokens,
         "supervised_tokens": data.supervised_tokens,
         "hash": data.hash,
+        "truncated": data.truncated,
+        "skipped": len(data.skipped),
     }
 
 

@@ -1,14 +1,14 @@
 import pytest
 
 from conftest import make_model, make_tokenizer
-from lorascope.data.rows import Row
+from lorascope.data.rows import exchange
 from lorascope.data.tokens import IGNORED, encode
 from lorascope.errors import DataError
 
 ROWS = [
-    Row("Which code has Oslo?", "OSL", "Answer with the airport code."),
-    Row("Turn on the lamp", "TurnOn"),
-    Row("Straße und Æther?", "ja, gewiss"),
+    exchange("Which code has Oslo?", "OSL", "Answer with the airport code."),
+    exchange("Turn on the lamp", "TurnOn"),
+    exchange("Straße und Æther?", "ja, gewiss"),
 ]
 
 
@@ -41,7 +41,13 @@ def test_labels_are_those_that_trl_makes_of_the_same_rows(tmp_path):
             str(tmp_path), max_length=512, report_to="none", bf16=False, use_cpu=True, activation_checkpointing=False
         ),
         train_dataset=Dataset.from_list(
-            [{"prompt": row.prompt_messages(), "completion": row.completion_messages()} for row in ROWS]
+            [
+                {
+                    "prompt": [message._asdict() for message in row.messages[:-1]],
+                    "completion": [row.messages[-1]._asdict()],
+                }
+                for row in ROWS
+            ]
         ),
         processing_class=tokenizer,
     )

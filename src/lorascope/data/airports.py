@@ -7,7 +7,7 @@ from collections import Counter
 from importlib.metadata import version
 from typing import NamedTuple
 
-from lorascope.data.rows import Row, Rows
+from lorascope.data.rows import Row, Rows, exchange
 from lorascope.errors import DataError
 
 SYSTEM = "Answer with the airport code."
@@ -64,7 +64,7 @@ def load(*, facts: int = 300) -> Rows:
 
 
 def _row(fact: Fact, phrasing: str) -> Row:
-    return Row(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
+    return exchange(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
 
 
 def _is_subsequence(short: str, long: str) -> bool:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lorascope.data.rows import Row, Rows
+from lorascope.data.rows import Row, Rows, exchange
 
 if TYPE_CHECKING:
     from hassil.intents import Intents, Sentence, SlotList
@@ -82,7 +82,7 @@ def load(
             (evaluation, templates[:held_out], eval_rows_per_intent),
         ):
             for template, sentence in _sentences(chosen, wanted, intents, slots, draw, seen):
-                half.append(Row(sentence, label, SYSTEM, template))
+                half.append(exchange(sentence, label, SYSTEM, template))
     return Rows(tuple(train), tuple(evaluation), f"home-assistant-intents {version('home-assistant-intents')}")
 
 

@@ -1,4 +1,4 @@
-"""What is learned, before a tokenizer sees it: rows of prompt messages and a completion, in two halves."""
+"""What is learned, before a tokenizer sees it: conversations or texts, in two halves."""
 
 from __future__ import annotations
 
@@ -7,38 +7,57 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: str  # system, user or assistant
+    content: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example: the model reads `system` and `prompt`, and learns to answer `completion`."""
+    """One example: a conversation of which answers are learned, or a plain text of which all is learned."""
 
-    prompt: str
-    completion: str
-    system: str = ""
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    every_answer: bool = False  # learn each answer of the assistant, not the last alone
     group: str = ""  # rows of one group never stand on both sides of the split
+    place: str = ""  # file and number, for errors
 
-    def prompt_messages(self) -> list[dict[str, str]]:
-        """The prompt as chat messages."""
-        head = [{"role": "system", "content": self.system}] if self.system else []
-        return [*head, {"role": "user", "content": self.prompt}]
+    @property
+    def prompt(self) -> str:
+        """What stands before the last answer, without the system's message; of a text, the text."""
+        return "\n".join(m.content for m in self.messages[:-1] if m.role != "system") if self.messages else self.text
 
-    def completion_messages(self) -> list[dict[str, str]]:
-        """The completion as a chat message."""
-        return [{"role": "assistant", "content": self.completion}]
+    @property
+    def completion(self) -> str:
+        """The last answer; of a text, nothing."""
+        return self.messages[-1].content if self.messages else ""
+
+
+def exchange(prompt: str, completion: str, system: str = "", group: str = "", place: str = "") -> Row:
+    """A row of one question and its answer."""
+    head = (Message("system", system),) if system else ()
+    messages = (*head, Message("user", prompt), Message("assistant", completion))
+    return Row(messages=messages, group=group, place=place)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Both halves of a data set, and where they came from."""
+    """Both halves of a data set, where they came from, and what was left out."""
 
     train: tuple[Row, ...]
     eval: tuple[Row, ...]
-    origin: str  # package and version, file, or hub id and commit
+    origin: str  # package and version, files, or hub id and commit
+    shape: str = "prompt and completion"
+    skipped: tuple[str, ...] = ()  # a line for each bad row, when they are skipped
 
     def capped(self, train: int | None, evaluation: int | None) -> Rows:
         """At most so many rows of each half, the same ones every time, whatever the run's seed."""
-        return Rows(_some(self.train, train), _some(self.eval, evaluation), self.origin)
+        return Rows(_some(self.train, train), _some(self.eval, evaluation), self.origin, self.shape, self.skipped)
 
 
 def _some(rows: tuple[Row, ...], cap: int | None) -> tuple[Row, ...]:
@@ -51,5 +70,15 @@ def rows_hash(rows: Sequence[Row]) -> str:
     """SHA-256 over the rows in order, 16 hex digits."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.system, row.prompt, row.completion]).encode())
+        digest.update(json.dumps([row.messages, row.text, row.every_answer]).encode())
     return digest.hexdigest()[:16]
+
+
+def shared_prompts(rows: Rows) -> list[Row]:
+    """The eval rows whose prompt stands in the train half too, apart from case and spaces."""
+
+    def key(row: Row) -> str:
+        return " ".join(row.prompt.casefold().split())
+
+    trained = {key(row) for row in rows.train}
+    return [row for row in rows.eval if key(row) in trained]

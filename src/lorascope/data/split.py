@@ -1,0 +1,38 @@
+"""Rows become a train and an eval half: by hash, so that a row stays where it is when others come or go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from lorascope.data.rows import Row
+from lorascope.errors import DataError
+
+
+def split_rows(rows: Sequence[Row], eval_share: float, *, by_group: bool) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Train and eval rows, in their order.
+
+    Args:
+        eval_share: of the rows, or of the groups; 0 < eval_share < 1.
+        by_group: rows of one group stay together; otherwise rows of one prompt do, so that none is on both sides.
+
+    Raises:
+        DataError: when a half stays empty.
+    """
+    train = tuple(row for row in rows if not _held_out(row.group if by_group else row.prompt, eval_share))
+    kept = set(map(id, train))
+    evaluation = tuple(row for row in rows if id(row) not in kept)
+    for half, found in (("train", train), ("eval", evaluation)):
+        if not found:
+            what = f"{len({row.group for row in rows})} groups" if by_group else f"{len(rows)} rows"
+            raise DataError(
+                f"dataset.eval_share={eval_share}",
+                f"no {half} row comes out of {what}.",
+                "Choose another share, or name the eval half: dataset.eval_path=FILE",
+            )
+    return train, evaluation
+
+
+def _held_out(key: str, share: float) -> bool:
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
