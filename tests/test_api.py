@@ -29,7 +29,7 @@ def test_a_fused_module_is_listed_once(tmp_path):
 def test_the_attention_config_adapts_attention_and_nothing_else(tiny):
     from peft import get_peft_model
 
-    from conftest import make_model
+    from helpers import make_model
 
     for name in (None, str(tiny)):
         config = lorascope.create_attention_lora_config(rank=4, alpha=8, model_name=name)
@@ -88,3 +88,32 @@ def test_a_model_that_is_nowhere_is_one_message(capsys):
     err = capsys.readouterr().err
     assert "model.path=./nowhere: is not a folder" in err
     assert "Traceback" not in err
+
+
+def test_plan_is_the_commands_plan():
+    found = lorascope.plan("target=qv_ffn", "model=mistral7b")
+    assert found.trainable_parameters == 10_485_760
+    assert len(found.entry()["modules"]) == 160
+
+
+def test_train_and_load_runs_in_a_notebook(tiny_words, tmp_path):
+    record = lorascope.train(*tiny_words, "train.max_steps=2")
+    assert record is not None
+    (loaded,) = lorascope.load_runs(tmp_path / "runs")
+    assert loaded.metrics == record.metrics
+    assert lorascope.train(*tiny_words, "train.max_steps=2").run_id == record.run_id  # found done
+    assert lorascope.train(*tiny_words, "dry_run=true") is None
+
+
+def test_a_damaged_record_is_warned_of(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert lorascope.load_runs(tmp_path) == []
+
+
+def test_inspect_holds_a_strategy_against_pefts_default(capsys):
+    main(["inspect", "mistral7b", "target=qv_ffn"])
+    out = capsys.readouterr().out
+    assert "target=peft_default would train 3,407,872 parameters: q r8, v r8" in out
+    assert "target=qv_ffn would train 10,485,760 parameters" in out
+    assert "against PEFT's default, qv_ffn adds down gate up" in out

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import run_train
 from lorascope.api import model_presets
 from lorascope.compose import compose, config_dir
 from lorascope.errors import ConfigError
@@ -36,26 +37,9 @@ WRONG = [
     ("logger.wandb.mode=maybe", "'maybe' is not a mode", "offline"),
     ("train.epochs=", "train.epochs: '' is not a number", ""),
     ("~target", "no role has a rank", "target.ranks.q=8"),
+    ("logger=[wandb,wandbb]", "there is no logger 'wandbb'", "Did you mean logger=wandb?"),
     ("target={", "cannot be read", "KEY=VALUE"),
 ]
-
-
-def run_train(monkeypatch, *words: str) -> int:
-    """`python train.py WORDS` in this process; the exit code."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    from lorascope.cli import train
-
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    try:
-        train()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    return 0
 
 
 @pytest.mark.parametrize(("word", "says", "remedy"), WRONG, ids=[word for word, _, _ in WRONG])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import make_tokenizer
+from helpers import make_tokenizer
 from lorascope.compose import compose
 from lorascope.run import execute
 

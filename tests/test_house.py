@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "terminal": {"config", "errors", "targets"},
     "evaluation": {"config", "errors", "data", "models"},
     "training": {"config", "errors", "data", "models", "targets", "records", "terminal"},
-    "compose": {"config", "errors", "data", "training"},
+    "compose": {"config", "errors", "data", "training", "records"},
     "studies": {"config", "errors", "records", "terminal"},
     "run": {"config", "errors", "data", "models", "targets", "records", "terminal", "evaluation", "training"},
 }

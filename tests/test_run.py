@@ -11,12 +11,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from conftest import make_model
+from helpers import make_model, run_train
 from lorascope.compose import compose
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.store import load_runs
 from lorascope.run import execute
-from test_config import run_train
 
 ROOT = Path(__file__).parents[1]
 

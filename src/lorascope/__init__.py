@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_attention_lora_config", "list_trainable_modules"]
+__all__ = ["__version__", "create_attention_lora_config", "list_trainable_modules", "load_runs", "plan", "train"]
 
 
 def __getattr__(name: str) -> Any:

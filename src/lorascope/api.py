@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.compose import compose, config_dir
+from lorascope.compose import compose
+from lorascope.compose import config_dir as shipped_configs
 from lorascope.config import ATTENTION_ROLES, ModelConfig
 from lorascope.targets.module_map import inspect_model
 from lorascope.targets.roles import group_of
@@ -12,10 +15,66 @@ from lorascope.targets.roles import group_of
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+    from lorascope.records.record import RunRecord
+    from lorascope.targets.plan import TargetPlan
+
+
+def plan(*overrides: str, config_dir: str | Path | None = None) -> TargetPlan:
+    """What `python train.py OVERRIDES` would train, without loading weights.
+
+    Args:
+        overrides: the command's words: `plan("target=qv_ffn", "model=mistral7b")`.
+        config_dir: a folder of your own groups.
+
+    Returns:
+        The plan: `trainable_parameters`, `modules` with rank, alpha and scale, `entry()` as plain values.
+
+    Raises:
+        LorascopeError: place, value and remedy.
+    """
+    from lorascope.models.quiet import hush
+    from lorascope.targets.plan import plan_targets
+
+    config = compose(overrides, config_dir)
+    hush()
+    return plan_targets(config.target, inspect_model(config.model))
+
+
+def train(*overrides: str, config_dir: str | Path | None = None) -> RunRecord | None:
+    """One run, as `python train.py OVERRIDES` makes it; a run that is done is found, not repeated.
+
+    Args:
+        overrides: the command's words: `train("target=q_v", "train.epochs=2", "seed=1")`. No sweeps.
+        config_dir: a folder of your own groups.
+
+    Returns:
+        The run's record: `metrics`, `plan`, `timing`, `memory`, …; None for `dry_run=true`.
+
+    Raises:
+        LorascopeError: place, value and remedy; the record then says what happened.
+    """
+    from lorascope.run import execute
+
+    return execute(compose(overrides, config_dir))
+
+
+def load_runs(folder: str | Path = "runs") -> list[RunRecord]:
+    """The records of all runs below a folder; one that is damaged is warned of and left out.
+
+    Raises:
+        RunError: when there is no such folder.
+    """
+    from lorascope.records.store import load_runs as load
+
+    records, damaged = load(folder)
+    for error in damaged:
+        warnings.warn(str(error), stacklevel=2)
+    return records
+
 
 def model_presets() -> list[str]:
     """The names under conf/model that stand for one model."""
-    return sorted(path.stem for path in (config_dir() / "model").glob("*.yaml") if path.stem != "hf")
+    return sorted(path.stem for path in (shipped_configs() / "model").glob("*.yaml") if path.stem != "hf")
 
 
 def model_config(name: str) -> ModelConfig:

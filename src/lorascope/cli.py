@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
-from lorascope.commands import inspect, report
+from lorascope.commands import compare, doctor, inspect, plan, preview, report
+from lorascope.commands import list as list_runs
 from lorascope.errors import LorascopeError, complain
 
 INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for a program that Ctrl-C or SIGTERM ended
@@ -25,7 +26,7 @@ def train() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from lorascope.compose import config_dir, explain, register
+    from lorascope.compose import config_dir, explain, refuse_secrets, register
 
     register()
     signal.signal(signal.SIGTERM, _terminate)
@@ -33,6 +34,7 @@ def train() -> None:
     failures: list[tuple[str, int]] = []
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
     try:
+        refuse_secrets(sys.argv[1:])
         with _errors_reach_us():
             decorate(_job(failures))()
     except KeyboardInterrupt:
@@ -143,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
-    for command in (inspect, report):
+    for command in (inspect, plan, preview, list_runs, report, compare, doctor):
         text = (command.__doc__ or "").partition("\n")[0].partition(": ")[2]
         one = commands.add_parser(
             command.__name__.rpartition(".")[2], help=text, description=text, epilog=f"example: {command.EXAMPLE}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import os
 import re
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from omegaconf.errors import (
 from lorascope.config import RunConfig, as_dict, check
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
+from lorascope.records.redact import secrets
 from lorascope.training.sft_options import check_sft
 
 NAMED_GROUPS = ("model", "dataset", "target")
@@ -75,8 +77,9 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
         extra_dir: a folder of own groups, as `--config-dir`.
 
     Raises:
-        ConfigError: for the first word or value that cannot be.
+        ConfigError: for the first word or value that cannot be, and for a secret among them.
     """
+    refuse_secrets(overrides)
     register()
     search = [f"hydra.searchpath=[file://{Path(extra_dir).absolute()}]"] if extra_dir else []
     GlobalHydra.instance().clear()
@@ -88,6 +91,24 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
         raise explain(error) from error
     del composed.hydra
     return to_run_config(composed, choices)
+
+
+def refuse_secrets(words: Sequence[str]) -> None:
+    """Refuse a word that holds the value of a secret of the environment: Hydra writes words into files of its own.
+
+    Raises:
+        ConfigError: naming the setting and the variable, not the value.
+    """
+    found = secrets(os.environ)
+    for word in words:
+        for value, name in found.items():
+            if value in word:
+                place = word.partition("=")[0]
+                raise ConfigError(
+                    "the command line" if value in place else place,
+                    f"holds the value of {name}.",
+                    f"Leave it out: what needs {name} reads it from the environment.",
+                )
 
 
 def to_run_config(composed: DictConfig, choices: Mapping[str, Any]) -> RunConfig:
@@ -197,6 +218,11 @@ def explain(error: Exception) -> ConfigError:
     return ConfigError("config", head, rest.strip())
 
 
+def _choices(group: str) -> list[str]:
+    """A group's shipped choices; Hydra does not tell them where one of several is missing."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
 def _not_a_value(override: str, key: str) -> ConfigError:
     if any(name.startswith(f"{key}.") for name in known_keys()):
         return ConfigError(override or key, f"'{key}' is a group of settings, not a value.", suggest(f"{key}.?"))
@@ -208,7 +234,7 @@ def _explain_missing(error: MissingConfigException) -> ConfigError:
     group, _, choice = missing.rpartition("/")
     if not group:
         return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")
-    options = [option for option in error.options or () if option != choice]
+    options = [option for option in error.options or _choices(group) if option != choice]
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f"Did you mean {group}={near[0]}? " if near else ""
     return ConfigError(

@@ -148,6 +148,7 @@ class TargetConfig:
 
     name: str | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    peft_default: int | None = None  # instead of ranks: PEFT's own choice for the model's type, at this rank
     alpha: float = 16.0
     alpha_policy: AlphaPolicy = AlphaPolicy.constant
     lora_dropout: float = 0.05
@@ -191,12 +192,29 @@ class WandbConfig:
 
 
 @dataclass(kw_only=True)
+class TensorBoardConfig:
+    """TensorBoard's event files in the run's folder."""
+
+    enabled: bool = False
+
+
+@dataclass(kw_only=True)
+class TrackioConfig:
+    """Trackio, on this machine alone."""
+
+    enabled: bool = False
+    project: str = "lorascope"
+
+
+@dataclass(kw_only=True)
 class LoggerConfig:
-    """Who is told besides the local record, and the group a run is shown in."""
+    """Who is told besides the local record, one tracker or several, and the group a run is shown in."""
 
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+    tensorboard: TensorBoardConfig = field(default_factory=TensorBoardConfig)
+    trackio: TrackioConfig = field(default_factory=TrackioConfig)
 
 
 @dataclass(kw_only=True)
@@ -263,7 +281,13 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
 
 def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
     given = target.ranks.given()
-    if not given:
+    if target.peft_default is not None:
+        yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
+        if given:
+            yield ConfigError(
+                "target.ranks", "set together with target.peft_default.", "Name roles, or leave the choice to PEFT."
+            )
+    elif not given:
         yield ConfigError(
             "target.ranks",
             "no role has a rank, so nothing would be trained.",

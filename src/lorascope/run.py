@@ -28,7 +28,7 @@ from lorascope.records.environment import environment
 from lorascope.records.fingerprint import fingerprint
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
-from lorascope.records.trackers import History, Tracker, Trackers, Wandb
+from lorascope.records.trackers import Trackers, check_installed, open_trackers
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import inspect_model
 from lorascope.targets.plan import TargetPlan, plan_targets
@@ -69,8 +69,9 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
     if config.dry_run:
         out.print("Nothing was run (dry_run=true).")
         return None
+    check_installed(config.logger)
     with open_run(config) as (record, folder):
-        record.plan = plan_entry(plan)
+        record.plan = plan.entry()
         record.environment = environment()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
         _train_and_measure(config, plan, record, folder, out)
@@ -117,9 +118,8 @@ def _train_and_measure(config: RunConfig, plan: TargetPlan, record: RunRecord, f
         _show_result(record, folder, out)
     finally:
         trackers.finish(record)
-    for tracker in trackers.trackers:
-        if isinstance(tracker, Wandb):
-            out.print(tracker.note)
+    for note in trackers.notes:
+        out.print(note)
 
 
 def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Encoded, Encoded]:
@@ -148,13 +148,8 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Enc
 
 
 def _trackers(config: RunConfig, record: RunRecord, folder: Path) -> Trackers:
-    listeners: list[Tracker] = [History(folder)]
-    if config.logger.wandb.enabled:
-        try:
-            listeners.append(Wandb(record, config, folder))
-        except Exception as error:
-            warn(f"W&B could not start ({error}); the local record goes on.")
-    return Trackers(listeners, warn)
+    metrics = {metric.name: metric.better for metric in (EVAL_LOSS, TRAIN_LOSS)}
+    return open_trackers(config.logger, record, folder, metrics, warn)
 
 
 def _measure(model: Any, data: Encoded, base: Base, title: str, out: Console) -> float:
@@ -196,30 +191,6 @@ def _show_result(record: RunRecord, folder: Path, out: Console) -> None:
         f"peak memory {megabytes(record.memory['peak_bytes'])}"
     )
     out.print(f"record  {folder / 'run.json'}")
-
-
-def plan_entry(plan: TargetPlan) -> dict[str, Any]:
-    """The plan as a record keeps it."""
-    return {
-        "strategy": plan.strategy,
-        "trainable_parameters": plan.trainable_parameters,
-        "stored_parameters": plan.stored_parameters,
-        "trainable_percent": plan.trainable_percent,
-        "base_parameters": plan.base_parameters,
-        "alpha_policy": str(plan.alpha_policy),
-        "modules": [
-            {
-                "name": module.module,
-                "layer": module.layer,
-                "role": module.role,
-                "rank": module.rank,
-                "alpha": module.alpha,
-                "scale": module.scale,
-                "parameters": module.parameters,
-            }
-            for module in plan.modules
-        ],
-    }
 
 
 def data_entry(data: Encoded) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -40,6 +40,32 @@ def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:
     out.print(f"trainable parameters  [bold]{plan.trainable_parameters:,}[/]   {share}   adapter file {size}")
 
 
+def show_plans(
+    out: Console, varying: Sequence[str], rows: Sequence[tuple[Sequence[str], ModuleMap, TargetPlan]]
+) -> None:
+    """A row for each plan; `varying` names the settings that differ, with their values in each row."""
+    for modules in {id(modules): modules for _, modules, _ in rows}.values():
+        show_head(out, modules)
+    out.print()
+    roles = [role for role in ROLES if any(role in modules.roles for _, modules, _ in rows)]
+    table = Table(box=None, pad_edge=False)
+    for title in varying:
+        table.add_column(title)
+    for title in (*roles, "modules", "parameters", "of base", "adapter file"):
+        table.add_column(title, justify="right")
+    for values, _, plan in rows:
+        ranks = {role: planned.rank for planned in plan.modules for role in planned.role.split("+")}
+        table.add_row(
+            *values,
+            *(str(ranks.get(role, ".")) for role in roles),
+            str(len(plan.modules)),
+            f"{plan.trainable_parameters:,}",
+            f"{plan.trainable_percent:.2f} %",
+            megabytes(4 * plan.stored_parameters),
+        )
+    out.print(table)
+
+
 def show_head(out: Console, modules: ModuleMap) -> None:
     """One line of what the model is, and where that was read."""
     parts = [f"{modules.layers} layers"]
@@ -58,7 +84,8 @@ def _rank_table(plan: TargetPlan, modules: ModuleMap) -> Table:
     for projection in modules.projections:
         ranks[projection.layer][projection.role] = "."
     for planned in plan.modules:
-        ranks[planned.layer][planned.role] = str(planned.rank)
+        for role in planned.role.split("+"):  # a fused module as a whole
+            ranks[planned.layer][role] = str(planned.rank)
     return _by_layer(modules, ranks)
 
 

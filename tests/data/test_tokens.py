@@ -1,6 +1,6 @@
 import pytest
 
-from conftest import make_model, make_tokenizer
+from helpers import make_model, make_tokenizer
 from lorascope.data.rows import exchange
 from lorascope.data.tokens import IGNORED, encode
 from lorascope.errors import DataError

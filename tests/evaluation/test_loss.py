@@ -4,7 +4,7 @@ import random
 import pytest
 import torch
 
-from conftest import make_model
+from helpers import make_model
 from lorascope.data.tokens import IGNORED, Encoded
 from lorascope.evaluation.loss import batches, eval_loss
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from conftest import make_model, make_tokenizer
+from helpers import make_model, make_tokenizer
 from lorascope.config import Ranks, TargetConfig
 from lorascope.data.tokens import IGNORED
 from lorascope.models.likelihood import token_losses

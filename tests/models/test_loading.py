@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from conftest import CHAT_TEMPLATE
+from helpers import CHAT_TEMPLATE
 from lorascope.compose import compose
 from lorascope.config import Device, Dtype, Scheme
 from lorascope.errors import ConfigError, ModelError
 from lorascope.models import hub
 from lorascope.models.device import resolve
 from lorascope.models.loading import check_quantized, load_base, quantized_modules
+from lorascope.targets.module_map import inspect_model
 
 
 def words(tiny, *more):
@@ -76,3 +77,51 @@ def test_a_gated_model_says_what_to_accept():
     refusal = GatedRepoError("no", response=httpx.Response(403, request=httpx.Request("GET", "http://hub")))
     assert "gated" in str(hub.explain(refusal, config))
     assert "HF_TOKEN" in str(hub.explain(refusal, config))
+
+
+def folder_with(tmp_path, **settings):
+    import json
+
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    return words(tmp_path)
+
+
+def test_a_model_type_that_transformers_does_not_know_is_named(tmp_path):
+    with pytest.raises(
+        ModelError, match=r"model type 'brandnew' is unknown to transformers \d(.|\n)*later transformers"
+    ):
+        inspect_model(folder_with(tmp_path, model_type="brandnew").model)
+
+
+def test_a_model_that_brings_its_own_code_is_refused(tmp_path):
+    code = {
+        "AutoConfig": "configuration_x.XConfig",
+        "AutoModelForCausalLM": "modeling_x.X",
+        "AutoTokenizer": ["t.X", None],
+    }
+    config = folder_with(tmp_path, model_type="own", auto_map=code)
+    with pytest.raises(ModelError, match="brings its own code, which lorascope does not run"):
+        inspect_model(config.model)
+
+
+def test_a_folder_whose_weights_are_broken_is_one_message(tiny, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ModelError, match=r"model.path=.*broken: cannot be loaded"):
+        load_base(resolve(words(tmp_path / "broken")))
+
+
+def test_weights_that_differ_from_the_preset_are_told(tiny):
+    from lorascope.models.architecture import architecture_notes
+
+    base = load_base(resolve(words(tiny)))
+    right = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2}
+    preset = compose(["model=mistral7b"]).model
+    preset.architecture = right
+    assert architecture_notes(base.model.config, preset) == []
+    preset.architecture = right | {"num_hidden_layers": 3}
+    assert architecture_notes(base.model.config, preset) == [
+        "num_hidden_layers of the loaded model is 2, the preset says 3"
+    ]

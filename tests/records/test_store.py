@@ -142,6 +142,16 @@ def test_a_damaged_record_is_told_and_does_not_hide_the_others(config, text):
     assert str(broken) in str(damaged[0])
 
 
+@pytest.mark.parametrize("part", ["plan", "metrics", "timing", "memory", "data", "fingerprint", "environment"])
+def test_a_record_with_a_part_of_another_kind_is_damaged(config, part):
+    finish(config)
+    path = run_folder(config) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: []}))
+    records, damaged = load_runs(config.runs_dir)
+    assert records == []
+    assert f"'{part}' is not a table" in str(damaged[0])
+
+
 def test_a_record_of_a_later_version_is_told(config):
     finish(config)
     path = run_folder(config) / "run.json"

@@ -1,13 +1,17 @@
 """What an offline W&B run holds, read back from its own file: LevelDB blocks of W&B's protocol buffers."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorascope.records.trackers import Trackers, wandb_mode
+from lorascope.records.store import open_run
+from lorascope.records.trackers.wandb import run_identity, wandb_mode
 
 BLOCK = 32 * 1024
 
@@ -35,7 +39,7 @@ def records(path: Path):
 def read_offline_run(folder: Path) -> dict[str, Any]:
     """Config, history, summary and exit code of the offline run in a folder."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit_code": None}
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "metrics": {}, "exit_code": None}
     for record in records(path):
         if record.HasField("run"):
             found["run"] = record.run
@@ -48,6 +52,9 @@ def read_offline_run(folder: Path) -> dict[str, Any]:
             found["history"][-1][item.key or item.nested_key[0]] = json.loads(item.value_json)
         for item in record.summary.update if record.HasField("summary") else ():
             found["summary"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        if record.HasField("metric"):
+            found["metrics"][record.metric.name or record.metric.glob_name] = record.metric
+        found["environment"] = found.get("environment", "") + str(record.environment)
         if record.HasField("exit"):
             found["exit_code"] = record.exit.exit_code
     return found
@@ -102,6 +109,94 @@ def test_the_config_is_the_runs_config(run_with_wandb):
     assert found["exit_code"] == 0
 
 
+def test_every_metric_has_the_step_as_its_axis_and_a_direction(run_with_wandb):
+    _, found = run_with_wandb
+    assert found["metrics"]["eval_loss"].summary.min  # lower is better
+    assert not found["metrics"]["eval_loss"].summary.max
+    assert {found["metrics"][name].step_metric for name in ("eval_loss", "train_loss", "*")} == {"step"}
+    assert all(row["step"] == row["_step"] for row in found["history"] if "step" in row)
+
+
+def test_the_table_of_modules_is_the_saved_adapter_module_by_module(run_with_wandb):
+    from safetensors.numpy import load_file
+
+    record, _ = run_with_wandb
+    folder = Path(record.config["runs_dir"]) / record.name
+    (path,) = folder.glob("wandb/offline-run-*/files/media/table/modules*.table.json")
+    table = json.loads(path.read_text())
+    rows = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
+    weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+    saved: dict[str, list] = {}
+    for key, weight in weights.items():
+        saved.setdefault(key.removeprefix("base_model.model.").partition(".lora_")[0], []).append(weight)
+    assert rows.keys() == saved.keys()
+    for name, pair in saved.items():
+        assert rows[name]["rank"] == min(pair[0].shape[0], pair[1].shape[0])
+        assert rows[name]["parameters"] == sum(weight.size for weight in pair)
+        assert rows[name]["scale"] == rows[name]["alpha"] / rows[name]["rank"]
+        assert f"layers.{rows[name]['layer']}." in name
+    assert {row["role"] for row in rows.values()} == {"q", "v", "gate", "up", "down"}
+
+
+def test_the_wandb_runs_id_is_kept_in_the_runs_folder(run_with_wandb):
+    record, found = run_with_wandb
+    kept = json.loads((Path(record.config["runs_dir"]) / record.name / "wandb.json").read_text())
+    assert kept == {"id": found["run"].run_id, "project": "lorascope", "entity": None}
+
+
+def test_neither_command_line_nor_host_nor_folders_are_told(run_with_wandb):
+    _, found = run_with_wandb
+    assert found["environment"] == ""
+    assert found["run"].host == ""
+
+
+def test_a_run_that_goes_on_stays_the_same_wandb_run_and_one_that_starts_over_is_a_fresh_one(tiny_words):
+    from lorascope.compose import compose
+
+    config = compose(tiny_words)
+    with open_run(config) as (_, folder):
+        first = run_identity(folder, "lorascope", "me")
+        assert "resume" not in first
+        assert run_identity(folder, "lorascope", "me") == first | {"resume": "allow"}
+    with open_run(config) as (_, folder):
+        again = run_identity(folder, "lorascope", "me")
+        assert "resume" not in again
+        assert again["id"] != first["id"]
+
+
+SILENT_SERVER = """
+import sys
+from lorascope.cli import train
+from lorascope.records.trackers import wandb
+wandb.INIT_SECONDS = 1
+train()
+"""
+
+
+def test_a_server_that_does_not_answer_leaves_the_run_offline_and_the_key_unwritten(tiny_words):
+    """A process of its own: W&B reads its server's address once."""
+    key = "0123456789abcdef" * 2 + "DISTINCT"
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    environment |= {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # discard: nobody listens
+    words = [*(word for word in tiny_words if word != "logger=none"), "logger=wandb", "train.max_steps=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT_SERVER, *words],
+        env=environment, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "it did not answer" in done.stdout
+    assert key not in done.stdout + done.stderr
+    (folder,) = (
+        path.parent
+        for path in Path(next(word for word in words if word.startswith("runs_dir=")).partition("=")[2]).glob(
+            "*/run.json"
+        )
+    )
+    assert [path for path in folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
+    (offline,) = folder.glob("wandb/offline-run-*")
+    assert json.loads((folder / "wandb.json").read_text())["id"] in offline.name
+
+
 def test_the_local_history_tells_the_same(run_with_wandb, tiny):
     record, found = run_with_wandb
     folder = Path(record.config["runs_dir"]) / record.name
@@ -134,30 +229,3 @@ def test_a_key_in_netrc_counts(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("NETRC", str(netrc))
     assert wandb_mode("auto")[0] == "online"
-
-
-def test_a_tracker_that_fails_is_told_of_once_and_the_others_go_on():
-    class Broken:
-        def log(self, step, values):
-            raise OSError("disk full")
-
-        def finish(self, record):
-            raise AssertionError("it was dropped")
-
-    class Fine:
-        heard = 0
-
-        def log(self, step, values):
-            self.heard += 1
-
-        def finish(self, record):
-            self.heard += 1
-
-    warned, fine = [], Fine()
-    trackers = Trackers([Broken(), fine], warned.append)
-    trackers.log(1, {})
-    trackers.log(2, {})
-    trackers.finish(None)
-    assert fine.heard == 3
-    assert len(warned) == 1
-    assert "disk full" in warned[0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from conftest import make_model
+from helpers import make_model
 from lorascope.config import Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.attach import adapted_modules, attach, initial_a, lora_config

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from conftest import make_model, make_tokenizer
+from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.config import Ranks, RunConfig, TargetConfig
 from lorascope.data.tokens import IGNORED, Encoded

@@ -193,9 +193,8 @@ def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
             else:
                 yield place, row
     except csv.Error as error:
-        raise DataError(
-            f"dataset.path: {file.name}, line {reader.line_num}", f"is not CSV: {error}.", "Mend it."
-        ) from error
+        place = f"dataset.path: {file.name}, line {reader.line_num + 1}"  # the last line that was read was fine
+        raise DataError(place, f"is not CSV: {error}.", "Mend it; a quote may be left open.") from error
 
 
 def _tsv(file: Path) -> Iterator[RawRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
         ModelError: when it is gated, missing, out of reach, or not a model folder.
     """
     assert model.path
+    options["trust_remote_code"] = False  # without it, transformers stops and asks on the terminal
     if local:
         folder = Path(model.path).expanduser()
         if not (folder / "config.json").is_file():
@@ -29,7 +31,7 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
         except Exception as error:
             if out_of_memory(error):
                 raise
-            raise ModelError(
+            raise _unknown_code(error, f"model.path={model.path}") or ModelError(
                 f"model.path={model.path}", f"cannot be loaded: {_first_line(error)}", "Look into the folder."
             ) from error
     try:
@@ -85,6 +87,8 @@ def explain(error: Exception, model: ModelConfig) -> ModelError:
             f"the hub knows no model {model.path}, or it is private.",
             "Check the id; for a private one set HF_TOKEN.",
         )
+    if unknown := _unknown_code(error, place):
+        return unknown
     text = " ".join(str(link) for link in chain)
     if "connect" in text or "offline" in text.lower() or "cached files" in text:
         return ModelError(
@@ -93,6 +97,26 @@ def explain(error: Exception, model: ModelConfig) -> ModelError:
             f"Connect once, or name a local folder: model=hf model.path=FOLDER. {PLAN_HINT}",
         )
     return ModelError(place, _first_line(error), PLAN_HINT)
+
+
+def _unknown_code(error: Exception, place: str) -> ModelError | None:
+    """A model whose code is not in the installed transformers: it brings its own, or is newer."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return ModelError(
+            place,
+            "this model brings its own code, which lorascope does not run.",
+            "Take a model whose type transformers knows; most families have a version that is.",
+        )
+    if found := re.search(r"model type [`'](\S+?)[`'] but Transformers does not recognize", text):
+        import transformers
+
+        return ModelError(
+            place,
+            f"its model type '{found[1]}' is unknown to transformers {transformers.__version__}.",
+            "It may be newer: install a later transformers, or check model_type in its config.json.",
+        )
+    return None
 
 
 def _first_line(error: Exception) -> str:

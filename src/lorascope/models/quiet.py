@@ -12,6 +12,7 @@ def hush() -> None:
     if os.environ.get("LORASCOPE_DEBUG"):
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # "Failed to load CPU gemm_4bit_forward": bitsandbytes then takes its own kernel, which is what is meant
     for name in ("bitsandbytes", "transformers", "huggingface_hub", "peft", "trl", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -8,16 +8,37 @@ import re
 from typing import Any
 
 from lorascope.config import RunConfig, as_dict
+from lorascope.records.redact import redact
 
 # settings that change what is shown or where it is kept, not what is trained
 ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's result; `config` is resolved, no `auto` is left in it."""
+    """The settings that decide a run's result and are not the schema's defaults.
+
+    A setting that a later version adds has a default that means what was done before, so old runs keep their names;
+    hence no default of the schema may ever change its meaning.
+
+    Args:
+        config: resolved, no `auto` is left in it.
+    """
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
-    return settings
+    return _changed(settings, as_dict(RunConfig()))
+
+
+def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, at any depth."""
+    changed = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _changed(value, default)
+            default = {}
+        if value != default:
+            changed[key] = value
+    return changed
 
 
 def run_hash(config: RunConfig) -> str:
@@ -33,4 +54,4 @@ def run_id(config: RunConfig) -> str:
 def run_name(config: RunConfig) -> str:
     """The name of the run's folder: target, model, dataset, seed and id."""
     names = (config.target.name, config.model.name, config.dataset.name, f"s{config.seed}", run_id(config))
-    return "-".join(re.sub(r"[^\w.+]", "_", str(name)) for name in names)
+    return "-".join(re.sub(r"[^\w.+]", "_", str(redact(name))) for name in names)

@@ -86,6 +86,9 @@ def read_record(folder: Path) -> RunRecord:
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
         record.status = Status(record.status)
+        for field in dataclasses.fields(RunRecord):
+            if field.default_factory is dict and not isinstance(getattr(record, field.name), dict):
+                raise TypeError(f"'{field.name}' is not a table")
     except OSError as error:
         raise RunError(str(path), f"cannot be read: {error.strerror}.", "Repeat the run.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

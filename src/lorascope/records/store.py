@@ -16,9 +16,12 @@ from lorascope.config import RunConfig, as_dict
 from lorascope.errors import LorascopeError, RunError, out_of_memory
 from lorascope.records.identity import run_hash, run_id, run_name
 from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
+from lorascope.records.redact import redact
 
 ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
-CONTENTS = (ADAPTER, CHECKPOINTS, HISTORY, CONFIG, "wandb")  # what a run writes beside its record
+WANDB, WANDB_RUN, TENSORBOARD = "wandb", "wandb.json", "tensorboard"  # wandb.json: which W&B run this is
+# what a run writes beside its record
+CONTENTS = (ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -66,13 +69,14 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
         for name in CONTENTS:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).unlink(missing_ok=True)
-        (folder / CONFIG).write_text(yaml.safe_dump(as_dict(config), sort_keys=False), encoding="utf-8")
+        told = redact(as_dict(config))
+        (folder / CONFIG).write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
         record = RunRecord(
             run_id=run_id(config),
             run_hash=run_hash(config),
             name=run_name(config),
             status=Status.running,
-            config=as_dict(config),
+            config=told,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_record(record, folder)
@@ -82,7 +86,7 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
             record.status = Status.done
         except BaseException as error:
             record.status = status_of(error)
-            record.error = f"{type(error).__name__}: {error}"
+            record.error = redact(f"{type(error).__name__}: {error}")
             if record.status is Status.oom:
                 raise RunError(
                     record.name,

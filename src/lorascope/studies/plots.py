@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status
+from lorascope.studies.settings import setting
 
 
 def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
@@ -19,21 +21,21 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    done = [record for record in records if record.status is Status.done and record.metric("eval_loss") is not None]
+    done = [record for record in records if record.status is Status.done and _is_number(record.metric("eval_loss"))]
     if not done:
         return None
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    targets = sorted({str(record.config["target"]["name"]) for record in done})
+    targets = sorted({str(setting(record, "target.name")) for record in done})
     for target in targets:
         points = [
             (int(record.plan["trainable_parameters"]), record.metric("eval_loss") or 0.0)
             for record in done
-            if record.config["target"]["name"] == target
+            if str(setting(record, "target.name")) == target
         ]
         axes.scatter([x for x, _ in points], [y for _, y in points], label=target, s=45)
-    bases = {record.metrics["eval_loss"]["base"] for record in done}
+    bases = {base for record in done if (base := record.metrics["eval_loss"].get("base")) is not None}
     axes.set_title(
         f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
     )
@@ -49,6 +51,10 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place: --plot FILE") from error
     return file
+
+
+def _is_number(loss: float | None) -> bool:
+    return loss is not None and math.isfinite(loss)
 
 
 def _tick(parameters: float) -> str:

@@ -28,11 +28,21 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     """
     from peft import get_peft_model
 
-    model = get_peft_model(base, lora_config(plan, [path for path, _, _ in linear_modules(base)]))
+    config = lora_config(plan, [path for path, _, _ in linear_modules(base)])
+    # GPT-2's Conv1D keeps its weight transposed; PEFT would find out by itself, and warn
+    config.fan_in_fan_out = any(_is_conv1d(base, planned.module) for planned in plan.modules)
+    model = get_peft_model(base, config)
     verify(model, plan)
     initialise(model, plan, seed)
     keep_adapter_in_float32(model)
     return model
+
+
+def _is_conv1d(base: PreTrainedModel, path: str) -> bool:
+    try:
+        return type(base.get_submodule(path)).__name__ == "Conv1D"
+    except AttributeError:  # the plan names what is not there: `verify` will say so
+        return False
 
 
 def lora_config(plan: TargetPlan, linear_paths: list[str]) -> LoraConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from lorascope.config import GROUPS, AlphaPolicy, TargetConfig
 from lorascope.errors import PlanError
@@ -57,6 +58,19 @@ class TargetPlan:
         """Trainable parameters in percent of the base's."""
         return 100 * self.trainable_parameters / self.base_parameters
 
+    def entry(self) -> dict[str, Any]:
+        """The plan as a record keeps it."""
+        keys = ("layer", "role", "rank", "alpha", "scale", "parameters")
+        return {
+            "strategy": self.strategy,
+            "trainable_parameters": self.trainable_parameters,
+            "stored_parameters": self.stored_parameters,
+            "trainable_percent": self.trainable_percent,
+            "base_parameters": self.base_parameters,
+            "alpha_policy": str(self.alpha_policy),
+            "modules": [{"name": one.module} | {key: getattr(one, key) for key in keys} for one in self.modules],
+        }
+
     @property
     def scales(self) -> dict[int, float]:
         """The adapter's scale at each rank that occurs."""
@@ -69,26 +83,21 @@ def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
     Raises:
         PlanError: when the model lacks a role, in all layers or in some, or has it in a fused module.
     """
-    ranks = ranks_by_role(strategy, modules)
+    chosen = _by_peft(strategy.peft_default, modules) if strategy.peft_default else _by_role(strategy, modules)
     planned = []
-    for projection in modules.projections:
-        if projection.role not in ranks:
-            continue
-        if projection.fused_with:
-            raise _fused(projection, modules)
-        rank = ranks[projection.role]
+    for projection, rank in chosen:
         alpha, scale = alpha_and_scale(strategy, rank)
         assert projection.d_out is not None
         planned.append(
             PlannedModule(
-                projection.module,
-                projection.layer,
-                projection.role,
-                rank,
-                alpha,
-                scale,
-                projection.d_in,
-                projection.d_out,
+                module=projection.module,
+                layer=projection.layer,
+                role=projection.role,
+                rank=rank,
+                alpha=alpha,
+                scale=scale,
+                d_in=projection.d_in,
+                d_out=projection.d_out,
             )
         )
     return TargetPlan(
@@ -98,6 +107,23 @@ def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
         modules=tuple(planned),
         base_parameters=modules.parameters,
     )
+
+
+def _by_role(strategy: TargetConfig, modules: ModuleMap) -> list[tuple[Projection, int]]:
+    """The projections that have a rank."""
+    ranks = ranks_by_role(strategy, modules)
+    chosen = [(projection, ranks[projection.role]) for projection in modules.projections if projection.role in ranks]
+    for projection, _ in chosen:
+        if projection.fused_with:
+            raise _fused(projection, modules)
+    return chosen
+
+
+def _by_peft(rank: int, modules: ModuleMap) -> list[tuple[Projection, int]]:
+    """The modules that PEFT takes when no target is named; a fused one as a whole, its roles joined by '+'."""
+    from lorascope.targets.peft_default import default_modules
+
+    return [(projection, rank) for projection in default_modules(modules)]
 
 
 def ranks_by_role(strategy: TargetConfig, modules: ModuleMap) -> dict[str, int]:

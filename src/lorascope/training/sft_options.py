@@ -42,6 +42,8 @@ ELSEWHERE = {
     "gradient_checkpointing": "train.sft.activation_checkpointing",
     "gradient_checkpointing_kwargs": "train.sft.activation_checkpointing_kwargs",
 }
+# these would send the run away, or put a token into its record
+HUB = ("push_to_hub", "hub_")
 SOURCES = (("trl", "trainer/sft_config.py"), ("trl", "trainer/base_config.py"), ("transformers", "training_args.py"))
 KINDS = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "dict": (dict,), "list": (list,)}
 
@@ -64,7 +66,7 @@ def sft_fields() -> dict[str, str]:
 
 
 def check_sft(train: TrainConfig) -> None:
-    """Refuse a name that SFTConfig lacks, a value of another kind, and a setting that is made elsewhere.
+    """Refuse a name that SFTConfig lacks, a value of another kind, a setting made elsewhere, and the hub's.
 
     Raises:
         ConfigError: for the first of these.
@@ -73,6 +75,12 @@ def check_sft(train: TrainConfig) -> None:
         key = f"train.sft.{name}"
         if name in ELSEWHERE:
             raise ConfigError(key, "would make one setting in two places.", f"Set {ELSEWHERE[name]} instead.")
+        if name.startswith(HUB):
+            raise ConfigError(
+                key,
+                "is not taken: a run stays on this machine, and its record must hold no token.",
+                "Set HF_TOKEN in the environment; send the adapter's folder later with: hf upload",
+            )
         kind = sft_fields().get(name)
         if kind is None:
             near = difflib.get_close_matches(name, sft_fields(), n=1)

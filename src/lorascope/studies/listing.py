@@ -1,0 +1,67 @@
+"""What was run, newest first: records come in, a line for each goes out. Never loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+
+from lorascope.records.record import RunRecord
+from lorascope.studies.report import count
+from lorascope.studies.rows import LOSS, SEED, Column, Row, rows_of, table_of
+
+FIELDS = (
+    "name", "run_id", "status", "target", "model", "dataset", "seed", "eval_loss", "started", "finished",
+    "total_seconds", "error",
+)  # fmt: skip
+
+
+def newest_first(records: Sequence[RunRecord]) -> list[Row]:
+    """A short row for each run, the last one started first."""
+    rows = sorted(rows_of(records), key=lambda row: _moment(row["started"]), reverse=True)
+    return [{field: row[field] for field in FIELDS} for row in rows]
+
+
+def _moment(started: Any) -> datetime:
+    """A record's time; what cannot be read counts as oldest."""
+    try:
+        moment = datetime.fromisoformat(started)
+    except (TypeError, ValueError):
+        return datetime.min.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def when(started: Any) -> str:
+    """A record's time on this machine's clock, to the minute."""
+    moment = _moment(started)
+    return "-" if moment.year == 1 else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def how_long(seconds: float) -> str:
+    """A duration: 0:01:38."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+NAME = Column("name", "name")
+# the name holds these as well: they are left out where the terminal is narrow
+IN_THE_NAME = (Column("target", "target"), Column("model", "model"), Column("dataset", "dataset"), SEED)
+COLUMNS = (
+    NAME, Column("status", "status"), *IN_THE_NAME, LOSS,
+    Column("started", "started", when), Column("took", "total_seconds", how_long, right=True),
+)  # fmt: skip
+
+
+def show_list(out: Console, rows: Sequence[Row], known: int) -> None:
+    """Print the lines; none of them is wrapped or cut."""
+    out.print(f"[bold]{count(known, 'run')}[/]" if len(rows) == known else f"[bold]{len(rows)} of {known} runs[/]")
+    if not rows:
+        return
+    table = table_of(rows, COLUMNS)
+    wide = out.measure(table, options=out.options.update(width=10_000)).maximum
+    if out.is_terminal and wide > out.width:
+        table = table_of(rows, [column for column in COLUMNS if column not in IN_THE_NAME])
+        wide = out.measure(table, options=out.options.update(width=10_000)).maximum
+    table.width = max(wide, 1)
+    out.print(table, width=max(wide, out.width))
