@@ -95,7 +95,7 @@ def test_no_file_of_a_run_and_nothing_that_it_says_holds_a_secret(tiny_words, tm
     }
     done = subprocess.run(
         [
-            sys.executable, "train.py", *words, f"logger=[{','.join(trackers)},mine]", "--config-dir", tmp_path / "own",
+            sys.executable, "train.py", "--config-dir", tmp_path / "own", *words, f"logger=[{','.join(trackers)},mine]",
             "train.max_steps=2", "train.save_steps=1", "train.eval_steps=1",
         ],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120,
