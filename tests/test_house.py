@@ -19,6 +19,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
+    "checks": {"config", "errors"},
     "data": {"config", "errors"},
     "models": {"config", "errors", "data"},
     "targets": {"config", "errors", "models"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "terminal": {"config", "errors", "targets"},
     "evaluation": {"config", "errors", "data", "models"},
     "training": {"config", "errors", "data", "models", "targets", "records", "terminal"},
-    "compose": {"config", "errors", "data", "training", "records"},
+    "compose": {"checks", "config", "errors", "data", "training", "records"},
     "studies": {"config", "errors", "records", "terminal"},
     "run": {"config", "errors", "data", "models", "targets", "records", "terminal", "evaluation", "training"},
 }

@@ -29,7 +29,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from lorascope.config import RunConfig, as_dict, check
+from lorascope.checks import check
+from lorascope.config import RunConfig, as_dict
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
 from lorascope.records.redact import secrets

@@ -1,4 +1,4 @@
-"""The one schema: a run's settings as typed dataclasses, and the checks that need nothing but the settings.
+"""The one schema: a run's settings as typed dataclasses.
 
 Hydra composes YAML files and overrides into `RunConfig`; everything behind that door takes plain values.
 """
@@ -6,13 +6,9 @@ Hydra composes YAML files and overrides into `RunConfig`; everything behind that
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-
-from lorascope.errors import ConfigError
 
 ATTENTION_ROLES = ("q", "k", "v", "o")
 FFN_ROLES = ("gate", "up", "down")
@@ -234,9 +230,6 @@ class RunConfig:
     overwrite: bool = False
 
 
-WANDB_MODES = ("auto", "online", "offline")
-
-
 def as_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON-ready values: enums become their strings."""
 
@@ -249,97 +242,3 @@ def as_dict(config: Any) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     return result
-
-
-def check(config: RunConfig) -> None:
-    """Refuse values that no run can have.
-
-    Raises:
-        ConfigError: the first such value, with its key.
-    """
-    for problem in _problems(config):
-        raise problem
-
-
-def _problems(config: RunConfig) -> Iterator[ConfigError]:
-    yield from _target_problems(config.target)
-    yield from _train_problems(config.train)
-    yield from _model_problems(config.model)
-    if not 0 < config.dataset.eval_share < 1:
-        share = config.dataset.eval_share
-        yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
-    for key in ("max_train_samples", "max_eval_samples"):
-        yield from _at_least(f"dataset.{key}", getattr(config.dataset, key), 1, "leave it out for all rows")
-    if not 0 <= config.seed < 2**32:
-        yield ConfigError("seed", f"{config.seed} is not a seed.", "Take a whole number from 0 to 4294967295.")
-    if not config.runs_dir.strip():
-        yield ConfigError("runs_dir", "is empty.", "Name a folder for the runs: runs_dir=runs")
-    if config.logger.wandb.mode not in WANDB_MODES:
-        modes = ", ".join(WANDB_MODES)
-        yield ConfigError("logger.wandb.mode", f"'{config.logger.wandb.mode}' is not a mode.", f"Take one of: {modes}.")
-
-
-def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
-    given = target.ranks.given()
-    if target.peft_default is not None:
-        yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
-        if given:
-            yield ConfigError(
-                "target.ranks", "set together with target.peft_default.", "Name roles, or leave the choice to PEFT."
-            )
-    elif not given:
-        yield ConfigError(
-            "target.ranks",
-            "no role has a rank, so nothing would be trained.",
-            "Give at least one role or group a rank: target.ranks.q=8",
-        )
-    for role, rank in given.items():
-        if rank < 1:
-            yield ConfigError(
-                f"target.ranks.{role}",
-                f"{rank} is not a rank.",
-                "A rank is a whole number from 1 up; leave the role out (null) to skip it.",
-            )
-    if not (math.isfinite(target.alpha) and target.alpha > 0):
-        yield ConfigError("target.alpha", f"{target.alpha} scales nothing.", "Take a number above 0; 16 is usual.")
-    if not 0 <= target.lora_dropout < 1:
-        yield ConfigError(
-            "target.lora_dropout", f"{target.lora_dropout} is not a probability below 1.", "Take 0 to 0.99."
-        )
-
-
-def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:
-    if not (math.isfinite(train.learning_rate) and train.learning_rate >= 0):
-        yield ConfigError(
-            "train.learning_rate", f"{train.learning_rate} is not a rate.", "Take 0 or more; 2e-4 is usual for 7B."
-        )
-    if not (math.isfinite(train.epochs) and train.epochs > 0):
-        yield ConfigError("train.epochs", f"{train.epochs} passes over the data.", "Take a number above 0.")
-    if not 0 <= train.warmup_ratio < 1:
-        yield ConfigError("train.warmup_ratio", f"{train.warmup_ratio} is no share of the steps.", "Take 0 to 0.99.")
-    for key, remedy in (
-        ("max_steps", "leave it out (null) to let train.epochs decide"),
-        ("batch_size", "rows a step and device"),
-        ("gradient_accumulation", "batches a step"),
-        ("logging_steps", "steps between two log lines"),
-        ("eval_steps", "leave it out (null) to evaluate before and after only"),
-        ("save_steps", "leave it out (null) to keep the final adapter only"),
-    ):
-        yield from _at_least(f"train.{key}", getattr(train, key), 1, remedy)
-    yield from _at_least("train.max_length", train.max_length, 2, "tokens a row may have")
-
-
-def _model_problems(model: ModelConfig) -> Iterator[ConfigError]:
-    if bool(model.path) == bool(model.package):
-        yield ConfigError(
-            "model.path",
-            "set together with model.package." if model.path else "no model is named.",
-            "Name one: model=smollm2, or model=hf model.path=HUB_ID_OR_FOLDER",
-        )
-    if model.package and not model.package_file:
-        yield ConfigError("model.package_file", "is missing.", f"Name the GGUF file inside {model.package}.")
-
-
-def _at_least(key: str, value: int | None, low: int, remedy: str) -> Iterator[ConfigError]:
-    if value is not None and value < low:
-        yield ConfigError(key, f"{value} is too small.", f"Take a whole number from {low} up: {remedy}.")
