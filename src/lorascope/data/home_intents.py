@@ -5,6 +5,7 @@ The split is by template, stratified by intent: a sentence of the eval half has 
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from importlib.metadata import version
@@ -46,6 +47,7 @@ WORDS = {
 }
 
 
+@functools.cache  # three seconds, which the later runs of a sweep need not spend again
 def load(
     *,
     min_templates: int = 8,
