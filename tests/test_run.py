@@ -222,16 +222,19 @@ def test_a_hub_model_without_a_network_is_one_message(tmp_path, monkeypatch, cap
 def test_a_stopped_run_says_preempted(tiny_words, sent, code):
     words = [*tiny_words, "train.epochs=2000"]
     runs = Path(compose(words).runs_dir)
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        history = wait_for(lambda: next(iter(runs.glob("*/history.jsonl")), None))
-        wait_for(lambda: len(history.read_text().splitlines()) > 3)
-        process.send_signal(getattr(signal, sent))
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    command = [sys.executable, ROOT / "train.py", *words]
+    # a shell's background jobs ignore SIGINT, and so would their children: the tests may be such a job
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
+        try:
+            history = wait_for(lambda: next(iter(runs.glob("*/history.jsonl")), None))
+            wait_for(lambda: len(history.read_text().splitlines()) > 3)
+            process.send_signal(getattr(signal, sent))
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == code
     assert "preempted" in err
     assert "Traceback" not in err
