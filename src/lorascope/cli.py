@@ -96,13 +96,16 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
         from hydra.types import RunMode
 
         from lorascope.compose import to_run_config
+        from lorascope.records.redact import redact_file
 
         hydra_config = HydraConfig.get()
         try:
             config = to_run_config(composed, hydra_config.runtime.choices)
-            if hydra_config.mode is RunMode.MULTIRUN and not config.logger.group:
-                group = Path(hydra_config.sweep.dir).name
-                config = dataclasses.replace(config, logger=dataclasses.replace(config.logger, group=group))
+            if hydra_config.mode is RunMode.MULTIRUN:
+                sweep = Path(hydra_config.sweep.dir)
+                redact_file(sweep / "multirun.yaml")
+                logger = dataclasses.replace(config.logger, group=config.logger.group or sweep.name)
+                config = dataclasses.replace(config, logger=logger)
             from lorascope.run import execute
 
             execute(config)

@@ -124,3 +124,18 @@ def test_a_secret_that_is_typed_is_refused_before_anything_is_written(tiny_words
         with pytest.raises(ConfigError, match="holds the value of HF_TOKEN"):
             compose([word])
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweeps_own_config_holds_no_secret_of_the_users_files(tiny_words, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", HF)
+    (tmp_path / "own" / "logger").mkdir(parents=True)
+    (tmp_path / "own" / "logger" / "mine.yaml").write_text(f"tags: [{HF}, nightly]\n")
+    words = [word for word in tiny_words if word != "logger=none"]
+    code = run_train(
+        monkeypatch, "-m", "--config-dir", str(tmp_path / "own"), *words, "logger=mine", "train.max_steps=1", "seed=1,2"
+    )
+    assert code == 0
+    (config,) = (tmp_path / "runs").glob("sweeps/*/multirun.yaml")
+    assert "nightly" in config.read_text()
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert [path for path in files if HF.encode() in path.read_bytes()] == []

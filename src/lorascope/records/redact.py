@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -28,6 +29,15 @@ def secrets(environment: Mapping[str, str]) -> dict[str, str]:
 def redact(value: Any) -> Any:
     """The value with each secret of the environment replaced, however deep in dicts and lists, also inside a text."""
     return _clean(value, secrets(os.environ))
+
+
+def redact_file(path: Path) -> None:
+    """The same for a text file that another program wrote, if it is there: Hydra keeps a sweep's config of its own."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        clean = redact(text)
+        if clean != text:
+            path.write_text(clean, encoding="utf-8")
 
 
 def _clean(value: Any, found: Mapping[str, str]) -> Any:
