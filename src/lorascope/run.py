@@ -57,10 +57,9 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
     config = resolve(config)
     config = dataclasses.replace(config, dataset=pin(config.dataset))
     if not config.dry_run and not config.overwrite and (record := find_done(config)):
-        out.print(
-            f"[bold]{record.name}[/]  This run is done: eval loss {record.metric('eval_loss'):.4f}, "
-            f"{record.plan['trainable_parameters']:,} parameters. overwrite=true repeats it."
-        )
+        loss = record.metric("eval_loss")
+        found = "no eval loss in its record" if loss is None else f"eval loss {loss:.4f}"
+        out.print(f"[bold]{record.name}[/]  This run is done: {found}. overwrite=true repeats it.")
         return record
     hush()
     modules = inspect_model(config.model)

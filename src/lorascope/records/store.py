@@ -85,6 +85,8 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
             yield record, folder
             record.status = Status.done
         except BaseException as error:
+            if record.status is Status.done:  # all was written; a tracker was being told when this came
+                raise
             record.status = status_of(error)
             record.error = redact(f"{type(error).__name__}: {error}")
             if record.status is Status.oom:
