@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report lock image clean FORCE
+.PHONY: help setup demo test lint types pytest format report docs lock image clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: setup ## mend what ruff can mend
 
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs
+
+docs: setup ## write docs/architectures.md anew
+	@$(BIN)/python scripts/architectures.py
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@$(PYTHON) scripts/lock.py "$(TORCH)"

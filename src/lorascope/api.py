@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.compose import compose
 from lorascope.compose import config_dir as shipped_configs
-from lorascope.config import ATTENTION_ROLES, ModelConfig
+from lorascope.config import ModelConfig
 from lorascope.targets.module_map import inspect_model
 from lorascope.targets.roles import group_of
 
@@ -121,7 +121,7 @@ def create_attention_lora_config(rank: int = 8, alpha: float = 16, model_name: s
 
     if rank < 1:
         raise ValueError(f"rank: {rank} is not a rank; take a whole number from 1 up")
-    leaves = [f"{role}_proj" for role in ATTENTION_ROLES]
+    leaves = [f"{role}_proj" for role in "qkvo"]
     if model_name is not None:
         paths = list_trainable_modules(model_name)["attention"]
         # parent and leaf, since GPT-2 calls a projection of its FFN c_proj as well

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from lorascope.config import ModelConfig, RunConfig, TargetConfig, TrainConfig
+from lorascope.config import Init, ModelConfig, RunConfig, TargetConfig, TrainConfig, amount
 from lorascope.errors import ConfigError
 
 WANDB_MODES = ("auto", "online", "offline")
@@ -41,17 +41,37 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
 
 def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
     given = target.ranks.given()
-    if target.peft_default is not None:
-        yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
-        if given:
-            yield ConfigError(
-                "target.ranks", "set together with target.peft_default.", "Name roles, or leave the choice to PEFT."
-            )
-    elif not given:
+    chosen = {
+        "target.ranks": bool(given),
+        "target.peft_default": target.peft_default is not None,
+        "target.auto.method": target.auto.method is not None,
+    }
+    set_together = [key for key, is_set in chosen.items() if is_set]
+    if len(set_together) > 1:
+        yield ConfigError(
+            set_together[0],
+            f"set together with {' and '.join(set_together[1:])}.",
+            "Name roles, or leave the choice to PEFT or to the weights: one of the three.",
+        )
+    if not set_together and not target.modules:
         yield ConfigError(
             "target.ranks",
             "no role has a rank, so nothing would be trained.",
             "Give at least one role or group a rank: target.ranks.q=8",
+        )
+    if target.peft_default is not None:
+        yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
+    yield from _auto_problems(target)
+    for name, rank in target.modules.items():
+        if not isinstance(rank, int) or rank < 1:
+            yield ConfigError(f"target.modules.{name}", f"{rank} is not a rank.", "A rank is a whole number from 1 up.")
+    if target.budget is not None and amount(target.budget) == 0:
+        yield ConfigError("target.budget", "0 parameters train nothing.", "Take 10M, 500k, or a strategy's name.")
+    if target.dora and target.init is not Init.lora:
+        yield ConfigError(
+            "target.dora",
+            f"set together with target.init={target.init}.",
+            "Compare one change at a time: leave one out.",
         )
     for role, rank in given.items():
         if rank < 1:
@@ -66,6 +86,24 @@ def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
         yield ConfigError(
             "target.lora_dropout", f"{target.lora_dropout} is not a probability below 1.", "Take 0 to 0.99."
         )
+
+
+def _auto_problems(target: TargetConfig) -> Iterator[ConfigError]:
+    auto = target.auto
+    if auto.method is None:
+        return
+    if target.budget is None:
+        yield ConfigError(
+            "target.budget", f"auto.method={auto.method} needs one.", "Take 10M, or another strategy's: budget: qv_ffn"
+        )
+    if target.modules:
+        yield ConfigError("target.modules", f"set together with target.auto.method={auto.method}.", "Leave one out.")
+    if target.init is not Init.lora and target.init is not Init.eva:
+        yield ConfigError(f"target.init={target.init}", "set together with target.auto.method.", "Leave one out.")
+    yield from _at_least("target.auto.types", auto.types, 1, "module types that plop adapts")
+    yield from _at_least("target.auto.prompts", auto.prompts, 1, "prompts that plop and eva read")
+    if not 0 < auto.share <= 1:
+        yield ConfigError("target.auto.share", f"{auto.share} is no share of the modules.", "Take 0.2, or up to 1.")
 
 
 def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:

@@ -95,12 +95,12 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from lorascope.compose import to_run_config
+        from lorascope.compose import config_folders, to_run_config
         from lorascope.records.redact import redact_file
 
         hydra_config = HydraConfig.get()
         try:
-            config = to_run_config(composed, hydra_config.runtime.choices)
+            config = to_run_config(composed, hydra_config.runtime.choices, config_folders(hydra_config))
             if hydra_config.mode is RunMode.MULTIRUN:
                 sweep = Path(hydra_config.sweep.dir)
                 redact_file(sweep / "multirun.yaml")

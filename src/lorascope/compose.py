@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 
 from lorascope.checks import check
-from lorascope.config import RunConfig, as_dict
+from lorascope.config import RunConfig, TargetConfig, amount, as_dict
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
 from lorascope.records.redact import secrets
@@ -42,6 +42,9 @@ OPEN_KEYS = (
     "dataset.options",
     "dataset.columns",
     "model.architecture",
+    "model.roles",
+    "target.modules",
+    "target.budget_strategy",
 )  # names that a source or library decides
 
 
@@ -87,11 +90,16 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
-            choices = dict(composed.hydra.runtime.choices)
+            choices, folders = dict(composed.hydra.runtime.choices), config_folders(composed.hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
     del composed.hydra
-    return to_run_config(composed, choices)
+    return to_run_config(composed, choices, folders)
+
+
+def config_folders(hydra: Any) -> list[Path]:
+    """The folders that Hydra looked for configs in, in its order."""
+    return [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
 
 
 def refuse_secrets(words: Sequence[str]) -> None:
@@ -112,8 +120,13 @@ def refuse_secrets(words: Sequence[str]) -> None:
                 )
 
 
-def to_run_config(composed: DictConfig, choices: Mapping[str, Any]) -> RunConfig:
+def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path] = ()) -> RunConfig:
     """Hydra's dictionary as a checked `RunConfig`; a nameless group is named by its choice.
+
+    Args:
+        composed: without Hydra's own part.
+        choices: the choice of each group.
+        folders: where a strategy that `target.budget` names is looked for.
 
     Raises:
         ConfigError: for the first value that cannot be.
@@ -127,10 +140,37 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any]) -> RunConfig
     for group in NAMED_GROUPS:
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
+    _find_budget(config.target, folders)
     check(config)
     check_sft(config.train)
     check_options(config.dataset)
     return config
+
+
+def _find_budget(target: TargetConfig, folders: Sequence[Path]) -> None:
+    """Put the strategy that a budget names beside it, so that later edits of its file change no queued run."""
+    if target.budget is None or amount(target.budget) is not None or target.budget_strategy:
+        return
+    name = str(target.budget)
+    for folder in folders or [config_dir()]:
+        path = folder / "target" / f"{name}.yaml"
+        if path.is_file():
+            merged = OmegaConf.merge(OmegaConf.structured(TargetConfig), OmegaConf.load(path))
+            other: TargetConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+            other.name = other.name or name
+            if other.budget is not None or other.auto.method is not None:
+                raise ConfigError(
+                    f"target.budget={name}",
+                    "that strategy's own size is not fixed.",
+                    "Name one with ranks of its own: target.budget=qv_ffn",
+                )
+            target.budget_strategy = as_dict(other)
+            return
+    raise ConfigError(
+        f"target.budget={name}",
+        "is neither a number of parameters nor a strategy.",
+        f"Take 10M, 500k, or one of: {', '.join(_choices('target'))}.",
+    )
 
 
 def _strangers(node: Any, schema: Any, place: str = "") -> Iterator[str]:

@@ -6,11 +6,14 @@ Hydra composes YAML files and overrides into `RunConfig`; everything behind that
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-ATTENTION_ROLES = ("q", "k", "v", "o")
+# o_gate: a gate on attention's output; latent: what multi-head latent attention compresses into, for k and v alike
+ATTENTION_ROLES = ("q", "k", "v", "o", "o_gate", "latent")
 FFN_ROLES = ("gate", "up", "down")
 ROLES = ATTENTION_ROLES + FFN_ROLES
 GROUPS: dict[str, tuple[str, ...]] = {"attention": ATTENTION_ROLES, "ffn": FFN_ROLES, "all": ROLES}
@@ -56,6 +59,37 @@ class Bias(StrEnum):
     none = "none"
 
 
+class Missing(StrEnum):
+    """What a role that some layers lack does: stop the plan, or be left out there and recorded."""
+
+    error = "error"
+    allow = "allow"
+
+
+class Fused(StrEnum):
+    """A fused module is adapted by parts, each as if it stood alone, or as PEFT does: whole, with one A for all."""
+
+    parts = "parts"
+    native = "native"
+
+
+class Init(StrEnum):
+    """Where A and B start."""
+
+    lora = "lora"  # A from (seed, layer, role), B zero
+    pissa = "pissa"  # the weight's principal components, taken out of the base, arXiv:2404.02948
+    eva = "eva"  # A from the inputs' principal components, arXiv:2410.07170
+    loftq = "loftq"  # what 4 bits lost of the weight, arXiv:2310.08659
+
+
+class Auto(StrEnum):
+    """Who places the adapter, where no role is named."""
+
+    plop = "plop"  # the module types with the lowest normalised feature norms, arXiv:2506.20629
+    eva = "eva"  # ranks by the inputs' explained variance, arXiv:2410.07170
+    kappa = "kappa"  # the modules with the lowest condition numbers, arXiv:2506.16289
+
+
 class Scheme(StrEnum):
     """How the frozen base's linear layers are stored; `auto` is nf4 on CUDA and none elsewhere."""
 
@@ -86,6 +120,7 @@ class ModelConfig:
     attention: Attention = Attention.sdpa
     learning_rate: float = 2e-4
     architecture: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)  # role -> module, for a model whose names tell nothing
 
 
 class OnBadRow(StrEnum):
@@ -126,6 +161,8 @@ class Ranks:
     k: int | None = None
     v: int | None = None
     o: int | None = None
+    o_gate: int | None = None
+    latent: int | None = None
     gate: int | None = None
     up: int | None = None
     down: int | None = None
@@ -139,16 +176,35 @@ class Ranks:
 
 
 @dataclass(kw_only=True)
+class AutoConfig:
+    """Automatic placement: a method, how much it picks, and how many prompts it may read."""
+
+    method: Auto | None = None
+    types: int = 3  # plop: module types to adapt
+    share: float = 0.2  # kappa: of the modules
+    prompts: int = 100  # plop, eva
+
+
+@dataclass(kw_only=True)
 class TargetConfig:
     """A strategy: where the adapter goes, at which rank and scale."""
 
     name: str | None = None
     ranks: Ranks = field(default_factory=Ranks)
+    modules: dict[str, int] = field(default_factory=dict)  # ranks of what has no role, by name: lm_head, embed_tokens
     peft_default: int | None = None  # instead of ranks: PEFT's own choice for the model's type, at this rank
+    auto: AutoConfig = field(default_factory=AutoConfig)  # instead of ranks, where the weights decide
+    layers: Any = "all"  # first_half, last_half, every_2, every_2_from_1, 16-31, [0, 8, 31]
+    missing: Missing = Missing.error
+    fused: Fused = Fused.parts
+    budget: Any = None  # 10M, or another strategy's name: ranks are scaled to its number of parameters
+    budget_strategy: dict[str, Any] = field(default_factory=dict)  # that strategy, filled in when it is found
     alpha: float = 16.0
     alpha_policy: AlphaPolicy = AlphaPolicy.constant
     lora_dropout: float = 0.05
     bias: Bias = Bias.none
+    dora: bool = False
+    init: Init = Init.lora
 
 
 @dataclass(kw_only=True)
@@ -242,3 +298,28 @@ def as_dict(config: Any) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     return result
+
+
+def from_dict(kind: Any, values: dict[str, Any]) -> Any:
+    """A config dataclass from what `as_dict` made of one; settings that are not named keep their defaults."""
+    hints = typing.get_type_hints(kind)
+
+    def read(hint: Any, value: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return from_dict(hint, value)
+        for one in typing.get_args(hint) or (hint,):
+            if isinstance(one, type) and issubclass(one, StrEnum) and value is not None:
+                return one(value)
+        return value
+
+    return kind(**{name: read(hints[name], value) for name, value in values.items()})
+
+
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmbg]?)", re.IGNORECASE)
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+
+
+def amount(text: Any) -> int | None:
+    """A number of parameters: 10M, 1.5m, 500k, 3407872; None for anything else, such as a strategy's name."""
+    found = AMOUNT.fullmatch(str(text).strip().replace("_", ""))
+    return round(float(found[1]) * UNITS[found[2].lower()]) if found else None

@@ -14,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lorascope.config import ROLES
+from lorascope.targets.layers import spans
 from lorascope.targets.module_map import ModuleMap, Projection
-from lorascope.targets.plan import TargetPlan, spans
+from lorascope.targets.plan import PlannedModule, TargetPlan
+from lorascope.targets.roles import group_of
 
 WIDTH = 118  # of what is piped into a file, where rich would assume 80
 
@@ -35,9 +37,45 @@ def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:
     out.print(
         f"alpha {', '.join(map(_short, alphas))} ({plan.alpha_policy}), scale {scales}, dropout {plan.lora_dropout}"
     )
-    share = f"{plan.trainable_percent:.2f} % of {count(modules.parameters)}, in {len(plan.modules)} modules"
+    for line in plan_lines(plan):
+        out.print(line)
+    share = f"{plan.trainable_percent:.2f} % of {count(modules.parameters)}, in {len(plan.sites)} modules"
     size = megabytes(4 * plan.stored_parameters)  # saved in float32
     out.print(f"trainable parameters  [bold]{plan.trainable_parameters:,}[/]   {share}   adapter file {size}")
+
+
+def plan_lines(plan: TargetPlan) -> list[str]:
+    """What a plan is beyond roles and ranks, a line each: names, budget, what is missing, how it starts."""
+    lines = []
+    for name, those in _by_name(plan).items():
+        cost = sum(planned.parameters for planned in those)
+        where = f" on layers {spans(layers)}" if (layers := [one.layer for one in those if one.layer >= 0]) else ""
+        lines.append(f"{name}  rank {those[0].rank}{where}, {cost:,} parameters")
+    if budget := plan.notes.get("budget"):
+        of = f" (that of {budget['of']})" if budget["of"] else ""
+        lines.append(f"budget {budget['asked']:,}{of}, nearest reachable {budget['reached']:,}")
+    for role, holes in plan.notes.get("missing", {}).items():
+        lines.append(f"[yellow]{role} is missing on layers {spans(holes)}[/], and allowed to be")
+    if plan.notes.get("fused") == "native":
+        lines.append("fused modules are adapted whole, one A for all their parts (fused=native)")
+    kinds = [f"init {plan.init}"] * (str(plan.init) != "lora") + ["DoRA"] * plan.dora
+    if kinds:
+        lines.append(", ".join(kinds))
+    if plan.stored_parameters != plan.trainable_parameters:
+        zeros = plan.stored_parameters - plan.trainable_parameters
+        lines.append(
+            f"stored parameters {plan.stored_parameters:,}: {zeros:,} stay zero, for parts that are not adapted"
+        )
+    return lines
+
+
+def _by_name(plan: TargetPlan) -> dict[str, list[PlannedModule]]:
+    """The planned modules that play no role, by their leaf's name."""
+    named: dict[str, list[PlannedModule]] = {}
+    for planned in plan.modules:
+        if not set(planned.role.split("+")) <= set(ROLES):
+            named.setdefault(planned.role, []).append(planned)
+    return named
 
 
 def show_plans(
@@ -51,19 +89,31 @@ def show_plans(
     table = Table(box=None, pad_edge=False)
     for title in varying:
         table.add_column(title)
-    for title in (*roles, "modules", "parameters", "of base", "adapter file"):
+    others = any(_by_name(plan) for _, _, plan in rows)
+    for title in (*roles, *(["others"] if others else []), "modules", "parameters", "of base", "adapter file"):
         table.add_column(title, justify="right")
     for values, _, plan in rows:
-        ranks = {role: planned.rank for planned in plan.modules for role in planned.role.split("+")}
+        ranks: dict[str, set[int]] = {}
+        for planned in plan.modules:
+            for role in planned.role.split("+"):
+                ranks.setdefault(role, set()).add(planned.rank)
+        named = [f"{name} {min(ranks[name])}" for name in _by_name(plan)]
         table.add_row(
             *values,
-            *(str(ranks.get(role, ".")) for role in roles),
-            str(len(plan.modules)),
+            *(_range(ranks.get(role)) for role in roles),
+            *([" ".join(named)] if others else []),
+            str(len(plan.sites)),
             f"{plan.trainable_parameters:,}",
             f"{plan.trainable_percent:.2f} %",
             megabytes(4 * plan.stored_parameters),
         )
     out.print(table)
+
+
+def _range(ranks: set[int] | None) -> str:
+    if not ranks:
+        return "."
+    return str(min(ranks)) if len(ranks) == 1 else f"{min(ranks)}-{max(ranks)}"
 
 
 def show_head(out: Console, modules: ModuleMap) -> None:
@@ -83,9 +133,13 @@ def _rank_table(plan: TargetPlan, modules: ModuleMap) -> Table:
     ranks: dict[int, dict[str, str]] = {layer: {} for layer in range(modules.layers)}
     for projection in modules.projections:
         ranks[projection.layer][projection.role] = "."
+    found: dict[tuple[int, str], set[int]] = {}
     for planned in plan.modules:
         for role in planned.role.split("+"):  # a fused module as a whole
-            ranks[planned.layer][role] = str(planned.rank)
+            if planned.layer >= 0 and role in modules.roles:
+                found.setdefault((planned.layer, role), set()).add(planned.rank)
+    for (layer, role), those in found.items():
+        ranks[layer][role] = _range(those)
     return _by_layer(modules, ranks)
 
 
@@ -124,7 +178,7 @@ def show_modules(out: Console, modules: ModuleMap) -> None:
         first = every[0]
         known = all(projection.d_out is not None for projection in every)
         table.add_row(
-            "attention" if role in ROLES[:4] else "ffn",
+            group_of(role),
             role,
             first.module + (f"   fused: {' '.join(first.fused_with)}" if first.fused_with else ""),
             str(len(every)),

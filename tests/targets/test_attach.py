@@ -8,9 +8,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from helpers import make_model
 from lorascope.config import Ranks, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.targets.attach import adapted_modules, attach, initial_a, lora_config
-from lorascope.targets.module_map import linear_modules, map_modules
+from lorascope.targets.attach import adapted_modules, attach, lora_config
+from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
+from lorascope.targets.start import initial_a
+from lorascope.targets.weights import weights_of
 
 QV_FFN = TargetConfig(name="qv_ffn", ranks=Ranks(q=8, v=8, ffn=4))
 Q_V = TargetConfig(name="q_v", ranks=Ranks(q=8, v=8))
@@ -100,13 +102,14 @@ def test_a_plan_for_other_shapes_is_refused():
 
 def test_a_plan_with_a_module_that_the_base_lacks_is_refused():
     plan = planned(Q_V)
-    ghost = dataclasses.replace(plan.modules[0], module="model.layers.9.self_attn.q_proj")
+    elsewhere = dataclasses.replace(plan.modules[0].projection, module="model.layers.9.self_attn.q_proj")
+    ghost = dataclasses.replace(plan.modules[0], projection=elsewhere)
     with pytest.raises(PlanError, match="built nothing"):
         attach(make_model(), dataclasses.replace(plan, modules=(*plan.modules, ghost)), 0)
 
 
 def test_the_adapter_config_is_short_where_leaf_names_say_it_all():
-    config = lora_config(planned(QV_FFN), [path for path, _, _ in linear_modules(make_model())])
+    config = lora_config(planned(QV_FFN), [weight.name for weight in weights_of(make_model())])
     assert set(config.target_modules) == {"q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"}
 
 

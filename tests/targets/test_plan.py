@@ -5,8 +5,9 @@ import pytest
 from lorascope.compose import compose
 from lorascope.config import ModelConfig, Ranks, TargetConfig
 from lorascope.errors import PlanError
+from lorascope.targets.layers import spans
 from lorascope.targets.module_map import inspect_model
-from lorascope.targets.plan import plan_targets, spans
+from lorascope.targets.plan import plan_targets
 
 
 def plan(*words: str):
@@ -71,14 +72,6 @@ def test_an_absent_role_names_what_is_there_and_the_remedy():
     assert "Use 'ffn'" in str(caught.value)
     # the group takes whatever is there
     assert {m.role for m in plan_targets(TargetConfig(ranks=Ranks(ffn=4)), modules).modules} == {"up", "down"}
-
-
-def test_a_part_of_a_fused_module_is_refused_with_the_reason():
-    gpt2 = ModelConfig(name="gpt2", path="org/gpt2", architecture={"model_type": "gpt2", "n_layer": 2})
-    modules = inspect_model(gpt2)
-    with pytest.raises(PlanError, match="part of the fused module"):
-        plan_targets(TargetConfig(ranks=Ranks(q=8)), modules)
-    assert plan_targets(TargetConfig(ranks=Ranks(ffn=8)), modules).trainable_parameters == 2 * 2 * 8 * (768 + 3072)
 
 
 def test_a_role_that_some_layers_lack_is_refused_by_layer():

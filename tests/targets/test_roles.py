@@ -1,6 +1,7 @@
 import pytest
 
-from lorascope.targets.roles import Place, place_of
+from lorascope.targets.roles import is_elsewhere, place_of, roles_of
+from lorascope.targets.weights import Weight
 
 
 @pytest.mark.parametrize(
@@ -21,12 +22,42 @@ from lorascope.targets.roles import Place, place_of
     ],
 )
 def test_a_projection_is_known_by_its_name_and_place(path, layer, roles):
-    assert place_of(path) == Place(layer, roles)
+    place = place_of(path)
+    assert place is not None
+    assert (place.number, roles_of(place, "any")) == (layer, roles)
+
+
+@pytest.mark.parametrize("path", ["lm_head", "model.embed_tokens", "score"])
+def test_what_stands_outside_the_blocks_has_no_place(path):
+    assert place_of(path) is None
 
 
 @pytest.mark.parametrize(
     "path",
-    ["lm_head", "model.embed_tokens", "model.layers.0.mlp.gate", "model.layers.0.mlp.experts.7.up_proj", "score"],
+    [
+        "model.layers.0.mlp.gate.down_proj",  # zaya's router
+        "model.decoder.layers.0.encoder_attn.q_proj",
+        "model.layers.0.cross_attn.q_proj",
+        "model.vision_tower.layers.0.self_attn.q_proj",
+        "model.layers.0.self_attn.indexer.q_proj",
+        "model.layers.0.input_layernorm.mlp.fc1",
+    ],
 )
-def test_what_has_no_role_is_left_out(path):
-    assert place_of(path) is None
+def test_what_only_looks_like_attention_or_ffn_is_elsewhere(path):
+    place = place_of(path)
+    assert place is not None
+    assert is_elsewhere(Weight(path, 8, 8, owners=("Model",) * 5), place)
+
+
+def test_linear_attention_is_no_softmax_attention_whatever_its_names():
+    place = place_of("model.layers.0.self_attn.q_proj")
+    assert place is not None
+    owners = ("KimiLinearForCausalLM", "KimiLinearModel", "ModuleList", "KimiLinearDecoderLayer", "{}")
+    for kind, elsewhere in (("KimiLinearDeltaAttention", True), ("KimiLinearAttention", False)):
+        weight = Weight("model.layers.0.self_attn.q_proj", 8, 8, owners=(*owners[:4], kind))
+        assert is_elsewhere(weight, place) is elsewhere
+
+
+def test_a_gate_in_attention_is_not_the_ffns():
+    assert roles_of(place_of("model.layers.0.self_attn.gate_proj"), "afmoe") == ("o_gate",)
+    assert roles_of(place_of("model.layers.0.mlp.gate_proj"), "afmoe") == ("gate",)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+import warnings
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import AlphaPolicy
+from lorascope.config import AlphaPolicy, Init
 from lorascope.errors import PlanError
-from lorascope.targets.module_map import linear_modules
-from lorascope.targets.plan import PlannedModule, TargetPlan
+from lorascope.targets.blocks import keep_blocks
+from lorascope.targets.plan import Site, TargetPlan
+from lorascope.targets.start import initialise
+from lorascope.targets.weights import weights_of
 
 if TYPE_CHECKING:
-    import torch
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
@@ -23,62 +24,119 @@ ADAPTER = "default"  # PEFT's own name for the only adapter
 def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     """Put the planned adapter on `base`, in place; A starts from `seed`, B from zero, both in float32.
 
+    With `init: pissa` PEFT decides the start, and moves the base's weights; with `eva` and `loftq`, which need data or
+    the weights as they were, `training.start` does, after this.
+
     Raises:
         PlanError: when PEFT built anything but the plan.
     """
     from peft import get_peft_model
 
-    config = lora_config(plan, [path for path, _, _ in linear_modules(base)])
+    config = lora_config(plan, [weight.name for weight in weights_of(base)], _taken_for_experts(base, plan))
     # GPT-2's Conv1D keeps its weight transposed; PEFT would find out by itself, and warn
-    config.fan_in_fan_out = any(_is_conv1d(base, planned.module) for planned in plan.modules)
-    model = get_peft_model(base, config)
+    config.fan_in_fan_out = any(part.projection.transposed for part in plan.modules if part.projection.experts == 1)
+    with warnings.catch_warnings():
+        # PEFT looks for the patterns' names among modules alone; `verify` looks at what was built
+        warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
+        warnings.filterwarnings("ignore", r".*tie_word_embeddings", UserWarning)
+        model = get_peft_model(base, config)
     verify(model, plan)
-    initialise(model, plan, seed)
+    layers = adapted_modules(model)
+    if plan.init in (Init.lora, Init.loftq):
+        initialise(layers, plan, seed)
     keep_adapter_in_float32(model)
+    keep_blocks(layers, plan)
     return model
 
 
-def _is_conv1d(base: PreTrainedModel, path: str) -> bool:
-    try:
-        return type(base.get_submodule(path)).__name__ == "Conv1D"
-    except AttributeError:  # the plan names what is not there: `verify` will say so
-        return False
+def _taken_for_experts(base: PreTrainedModel, plan: TargetPlan) -> set[str]:
+    """Modules that PEFT would take for experts by their name alone.
+
+    In types whose experts became stacks with transformers 5, PEFT reads `gate_proj` in a config as the stack, even
+    where a dense layer or a shared expert is meant. Their weights can be named as parameters, if they are matrices.
+
+    Raises:
+        PlanError: where the weights are quantized, or dropout is asked for.
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    kind = conversion._MODEL_TO_CONVERSION_PATTERN.get(base.config.model_type, "")
+    renamed = conversion._MOE_TARGET_MODULE_MAPPING.get(kind, {})
+    found = set()
+    for site in plan.sites:
+        if site.parts[0].projection.experts > 1 or site.module.rpartition(".")[2] not in renamed:
+            continue
+        quantized = not base.get_submodule(site.module).weight.is_floating_point()
+        if quantized or plan.lora_dropout:
+            raise PlanError(
+                "target.ranks",
+                f"PEFT takes {site.module} for experts by its name, and "
+                + ("its quantized weight cannot be named otherwise." if quantized else "cannot drop out its inputs."),
+                "Take quantization=none, or roles of the attention." if quantized else "Take target.lora_dropout=0.",
+            )
+        found.add(site.module)
+    return found
 
 
-def lora_config(plan: TargetPlan, linear_paths: list[str]) -> LoraConfig:
-    """The plan in PEFT's words, as short as it can be said: leaf names where they mean exactly the plan."""
+def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[str] = ()) -> LoraConfig:
+    """The plan in PEFT's words, as short as it can be said: leaf names where they mean exactly the plan.
+
+    Args:
+        plan: what is wanted.
+        names: every weight of the model that could be adapted, as `weights_of` names them.
+        as_parameters: modules to be named by their weight.
+    """
     from peft import LoraConfig
 
-    names = {planned.module: planned.module for planned in plan.modules}
-    leaves = {planned.module.rpartition(".")[2] for planned in plan.modules}
-    if {path for path in linear_paths if path.rpartition(".")[2] in leaves} == set(names):
-        by_leaf = {(planned.module.rpartition(".")[2], planned.rank, planned.alpha) for planned in plan.modules}
+    stacks = {site.module for site in plan.sites if site.parts[0].projection.experts > 1} | set(as_parameters)
+    said = {
+        site.module: f"{site.module}.weight" if site.module in as_parameters else site.module for site in plan.sites
+    }
+    leaves = {name.rpartition(".")[2] for name in said}
+    if not stacks and {name for name in names if name.rpartition(".")[2] in leaves} == set(said):
+        by_leaf = {(site.module.rpartition(".")[2], site.rank, _alpha(site, plan)) for site in plan.sites}
         if len(by_leaf) == len(leaves):
-            names = {path: path.rpartition(".")[2] for path in names}
-    rank = Counter(planned.rank for planned in plan.modules).most_common(1)[0][0]
-    alpha = Counter(planned.alpha for planned in plan.modules).most_common(1)[0][0]
+            said = {name: name.rpartition(".")[2] for name in said}
+    rank = Counter(site.rank for site in plan.sites).most_common(1)[0][0]
+    alpha = Counter(_alpha(site, plan) for site in plan.sites).most_common(1)[0][0]
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         use_rslora=plan.alpha_policy is AlphaPolicy.rslora,
+        use_dora=plan.dora,
+        init_lora_weights={Init.pissa: "pissa", Init.eva: "eva"}.get(plan.init, True),
         lora_dropout=plan.lora_dropout,
         bias="none",
         task_type="CAUSAL_LM",
-        target_modules=sorted(set(names.values())),
+        target_modules=sorted({said[name] for name in said if name not in stacks}),
+        target_parameters=sorted(said[name] for name in stacks) or None,
         # without alpha_pattern, PEFT would keep one alpha whatever the rank
-        rank_pattern={names[p.module]: p.rank for p in plan.modules if p.rank != rank},
-        alpha_pattern={names[p.module]: p.alpha for p in plan.modules if p.alpha != alpha},
+        rank_pattern={said[site.module]: site.rank for site in plan.sites if site.rank != rank},
+        alpha_pattern={said[site.module]: _alpha(site, plan) for site in plan.sites if _alpha(site, plan) != alpha},
     )
 
 
+def _alpha(site: Site, plan: TargetPlan) -> float:
+    """The alpha that gives the whole site its parts' scale."""
+    if len(site.parts) == 1:
+        return site.parts[0].alpha
+    return site.scale * (site.rank**0.5 if plan.alpha_policy is AlphaPolicy.rslora else site.rank)
+
+
 def adapted_modules(model: PeftModel) -> dict[str, Any]:
-    """PEFT's LoRA layers by the path of the base module that they wrap."""
+    """PEFT's LoRA layers by the path of the base module that they wrap, an expert stack's parameter behind it."""
     from peft.tuners.lora import LoraLayer
 
     prefix = "base_model.model."
-    return {
-        path.removeprefix(prefix): module for path, module in model.named_modules() if isinstance(module, LoraLayer)
-    }
+    found = {}
+    for path, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            path = path.removeprefix(prefix)
+            parameter = getattr(module, "parameter_name", None)
+            if parameter is not None:  # stacks on one module are wrapped one in another
+                path = path.replace(".base_layer", "") + (f".{parameter}" if module.num_experts > 1 else "")
+            found[path] = module
+    return found
 
 
 def verify(model: PeftModel, plan: TargetPlan) -> None:
@@ -88,7 +146,7 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
         PlanError: naming the first modules that differ.
     """
     built = {path: _built(layer) for path, layer in adapted_modules(model).items()}
-    wanted = {planned.module: _planned(planned) for planned in plan.modules}
+    wanted = {site.module: _planned(site) for site in plan.sites}
     if built != wanted:
         lines = [
             f"{path}: planned {wanted.get(path, 'nothing')}, built {built.get(path, 'nothing')}"
@@ -102,49 +160,29 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
             "The weights are of another shape than the architecture that was planned with: mend model.architecture.",
         )
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if trained != plan.trainable_parameters:
+    if trained != plan.stored_parameters:
         raise PlanError(
             f"target={plan.strategy}",
-            f"{trained:,} parameters would be trained, {plan.trainable_parameters:,} were planned.",
+            f"the adapter holds {trained:,} parameters, {plan.stored_parameters:,} were planned.",
             "This is a fault of lorascope; please report it with the model's name.",
         )
 
 
 def _built(layer: Any) -> tuple[int, int, int, float]:
-    a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    """Rank over all experts, width of the input, width of the output, scale."""
+    if ADAPTER in layer.lora_embedding_A:
+        a, b = layer.lora_embedding_A[ADAPTER], layer.lora_embedding_B[ADAPTER]
+    else:
+        a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     rank = a.shape[0]
     return (rank if b.shape[1] == rank else -1), a.shape[1], b.shape[0], round(layer.scaling[ADAPTER], 9)
 
 
-def _planned(planned: PlannedModule) -> tuple[int, int, int, float]:
-    return planned.rank, planned.d_in, planned.d_out, round(planned.scale, 9)
-
-
-def initialise(model: PeftModel, plan: TargetPlan, seed: int) -> None:
-    """Give every A the values that (seed, layer, role) stand for, and every B zeros."""
-    import torch
-
-    layers = adapted_modules(model)
-    with torch.no_grad():
-        for planned in plan.modules:
-            layer = layers[planned.module]
-            a = layer.lora_A[ADAPTER].weight
-            a.copy_(initial_a(seed, planned.layer, planned.role, planned.rank, planned.d_in))
-            layer.lora_B[ADAPTER].weight.zero_()
-
-
-def initial_a(seed: int, layer: int, role: str, rank: int, d_in: int) -> torch.Tensor:
-    """A's initial values, shape (rank, d_in), float32 on the CPU.
-
-    PEFT's distribution, uniform within 1 / sqrt(d_in), but drawn from a stream of its own for each (seed, layer,
-    role), row after row: two strategies that share a module start it alike, and rank 4 is a prefix of rank 8.
-    """
-    import torch
-
-    key = hashlib.sha256(f"{seed}/{layer}/{role}".encode()).digest()
-    stream = torch.Generator(device="cpu").manual_seed(int.from_bytes(key[:8], "big") % 2**63)
-    rows = [torch.rand(d_in, generator=stream, dtype=torch.float32) for _ in range(rank)]
-    return (2 * torch.stack(rows) - 1) / math.sqrt(d_in)
+def _planned(site: Site) -> tuple[int, int, int, float]:
+    projection = site.parts[0].projection
+    widths = projection.d_in, projection.width
+    d_in, d_out = reversed(widths) if projection.mirrored else widths
+    return site.rank * projection.experts, d_in, d_out, round(site.scale, 9)
 
 
 def keep_adapter_in_float32(model: PeftModel) -> None:

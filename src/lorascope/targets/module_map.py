@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lorascope.config import ROLES, ModelConfig
 from lorascope.errors import ModelError
 from lorascope.models.architecture import build_on_meta, load_architecture
-from lorascope.targets.roles import group_of, place_of
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from lorascope.targets.layouts import Spans, number
+from lorascope.targets.reading import Reading, read_blocks
+from lorascope.targets.roles import UNTRAINABLE
+from lorascope.targets.weights import Weight, weights_of
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One role in one layer. `module` is a path inside the model; a fused module plays several roles."""
+    """One role in one weight of one layer; a fused weight plays several roles, each in rows of its own."""
 
     layer: int
     role: str
-    module: str
+    module: str  # a path inside the model
     d_in: int
     d_out: int | None  # of this role's part; None where a fused module's parts are not known
-    fused_with: tuple[str, ...] = ()
+    fused_with: tuple[str, ...] = ()  # all roles of the weight, this one too
+    rows: Spans | None = None  # of this role's part among the weight's output rows; None: all, or not known
+    width: int = 0  # output rows of the whole weight
+    parameter: str = "weight"
+    experts: int = 1  # the weight is a stack of so many
+    transposed: bool = False  # stored (…, d_in, d_out)
+    mirrored: bool = False  # PEFT takes d_in for d_out
+    ordinal: int = 0  # among the weights that play this role in this layer
+    source: str = "name"  # how the role was found: name, structure, mapping
 
     def parameters(self, rank: int) -> int:
-        """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685."""
+        """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685, for each expert."""
         assert self.d_out is not None
-        return rank * (self.d_in + self.d_out)
+        return self.experts * rank * (self.d_in + self.d_out)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class ModuleMap:
     parameters: int  # tied weights count once
     tied_embeddings: bool
     projections: tuple[Projection, ...]
-    unmapped: tuple[str, ...]  # linear modules without a role: lm_head, routers, experts
+    unmapped: tuple[str, ...]  # linear modules without a role: lm_head, routers, mixers
+    named: tuple[Projection, ...] = ()  # these and the embeddings, for who names them; role: the leaf's name
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -66,89 +75,119 @@ class ModuleMap:
         return tuple(layer for layer in range(self.layers) if layer not in have)
 
 
+def whole_of(part: Projection) -> Projection:
+    """The whole module of a fused part, its roles joined by '+'."""
+    return dataclasses.replace(part, role="+".join(part.fused_with), d_out=part.width, rows=None, ordinal=0)
+
+
 def inspect_model(model: ModelConfig) -> ModuleMap:
     """The module map of a model, read on the meta device.
 
     Raises:
-        ModelError: when its architecture cannot be had, or no block of it can be read.
+        ModelError: when its architecture cannot be had, or no adapter can be trained on its type.
     """
     config, origin = load_architecture(model)
-    return map_modules(build_on_meta(config), model.path or model.name or config.model_type, origin)
+    return map_modules(build_on_meta(config), model.path or model.name or config.model_type, origin, model.roles)
 
 
-def map_modules(model: Any, name: str, origin: str) -> ModuleMap:
+def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | None = None) -> ModuleMap:
     """The module map of a model that is already built, on any device.
 
+    Args:
+        model: of transformers.
+        name: what to call it in messages.
+        origin: where it was read, likewise.
+        mapping: `model.roles`: roles of modules whose names tell nothing.
+
     Raises:
-        ModelError: when no linear module of it has a known role.
+        ModelError: for a type that no adapter can be trained on, or a mapping that names what is not there.
     """
     config = model.config.get_text_config()
-    projections: list[Projection] = []
-    unmapped: list[str] = []
-    for path, d_in, d_out in linear_modules(model):
-        place = place_of(path)
-        if place is None:
-            unmapped.append(path)
-            continue
-        parts = _part_sizes(place.roles, d_out, config)
-        others = place.roles if len(place.roles) > 1 else ()
-        for role, size in zip(place.roles, parts, strict=True):
-            projections.append(Projection(place.layer, role, path, d_in, size, others))
-    if not projections:
-        raise ModelError(
-            f"model type '{config.model_type}'",
-            f"none of its {len(unmapped)} linear modules has a name that tells its role: {', '.join(unmapped[:4])} …",
-            "Models with q_proj, k_proj … or the names of GPT-2, GPT-NeoX, Phi, Falcon are known.",
-        )
-    order = {role: index for index, role in enumerate(ROLES)}
-    projections.sort(key=lambda projection: (projection.layer, order[projection.role]))
-    heads = _number(config, "num_attention_heads")
+    weights = list(weights_of(model))
+    reading = read_blocks(weights, model, mapping or {})
+    projections = sorted(_projections(reading), key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal))
+    if reason := UNTRAINABLE.get(str(config.model_type)):
+        raise ModelError(f"model type '{config.model_type}'", f"{reason}.", "Take another model.")
+    with_role = {(projection.module, projection.parameter) for projection in projections}
+    rest = [weight for weight in weights if (weight.module, weight.parameter) not in with_role]
+    heads = number(config, "num_attention_heads")
     return ModuleMap(
         name=name,
         model_type=config.model_type,
         origin=origin,
-        layers=max(projection.layer for projection in projections) + 1,
-        hidden=_number(config, "hidden_size"),
-        intermediate=_number(config, "intermediate_size") or _widest(projections),
+        layers=reading.layers,
+        hidden=number(config, "hidden_size"),
+        intermediate=number(config, "intermediate_size") or _widest(projections),
         heads=heads,
-        kv_heads=_number(config, "num_key_value_heads") or heads,
-        vocabulary=_number(config, "vocab_size"),
+        kv_heads=number(config, "num_key_value_heads") or heads,
+        vocabulary=number(config, "vocab_size"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
         projections=tuple(projections),
-        unmapped=tuple(unmapped),
+        unmapped=tuple(weight.name for weight in rest),
+        named=tuple(_named(rest, reading)) + tuple(_embeddings(model)),
     )
 
 
-def linear_modules(model: Any) -> Iterator[tuple[str, int, int]]:
-    """Path, d_in and d_out of each linear module, GPT-2's transposed Conv1D included."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
+def _projections(reading: Reading) -> list[Projection]:
+    """A projection for each role of each weight."""
+    found: list[Projection] = []
+    seen: dict[tuple[int, str], int] = {}
+    for layer, weight, roles, parts, source in reading.found:
+        for role in roles:
+            ordinal = seen.get((layer, role), 0)
+            seen[layer, role] = ordinal + 1
+            rows = parts.get(role) if parts else None
+            size = weight.d_out if len(roles) == 1 else sum(stop - start for start, stop in rows) if rows else None
+            found.append(
+                Projection(
+                    layer=layer,
+                    role=role,
+                    module=weight.module,
+                    d_in=weight.d_in,
+                    d_out=size,
+                    fused_with=tuple(roles) if len(roles) > 1 else (),
+                    rows=rows,
+                    width=weight.d_out,
+                    parameter=weight.parameter,
+                    experts=weight.experts,
+                    transposed=weight.transposed,
+                    mirrored=weight.mirrored,
+                    ordinal=ordinal,
+                    source=source,
+                )
+            )
+    return found
 
+
+def _named(rest: list[Weight], reading: Reading) -> list[Projection]:
+    """What has no role, by its leaf's name; outside the blocks the layer is -1."""
+    return [
+        Projection(
+            layer=reading.layer_of(weight.name),
+            role=weight.name.rpartition(".")[2],
+            module=weight.module,
+            d_in=weight.d_in,
+            d_out=weight.d_out,
+            width=weight.d_out,
+            parameter=weight.parameter,
+            experts=weight.experts,
+            transposed=weight.transposed,
+            mirrored=weight.mirrored,
+        )
+        for weight in rest
+    ]
+
+
+def _embeddings(model: Any) -> list[Projection]:
+    """The table of token embeddings: PEFT's A is as wide as the vocabulary there."""
+    table = model.get_input_embeddings()
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            yield path, module.in_features, module.out_features
-        elif isinstance(module, Conv1D):
-            yield path, int(module.nx), int(module.nf)
-
-
-def _part_sizes(roles: tuple[str, ...], d_out: int, config: PretrainedConfig) -> list[int | None]:
-    """Rows of each part of a fused projection; unknown where the sizes do not add up."""
-    if len(roles) == 1:
-        return [d_out]
-    if group_of(roles[0]) == "ffn":
-        return [d_out // len(roles)] * len(roles) if d_out % len(roles) == 0 else [None] * len(roles)
-    heads = _number(config, "num_attention_heads") or 0
-    kv_heads = _number(config, "num_key_value_heads") or heads
-    if heads and d_out % (heads + 2 * kv_heads) == 0:
-        width = d_out // (heads + 2 * kv_heads)
-        return [heads * width, kv_heads * width, kv_heads * width]
-    return [None] * len(roles)
-
-
-def _number(config: PretrainedConfig, name: str) -> int | None:
-    value = getattr(config, name, None)
-    return value if isinstance(value, int) else None
+        if module is table and hasattr(module, "num_embeddings"):
+            d_in, d_out = module.num_embeddings, module.embedding_dim
+            leaf = path.rpartition(".")[2]
+            return [Projection(-1, leaf, path, d_in, d_out, width=d_out, parameter="embedding")]
+    return []
 
 
 def _widest(projections: list[Projection]) -> int | None:

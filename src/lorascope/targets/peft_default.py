@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from lorascope.errors import PlanError
-from lorascope.targets.module_map import ModuleMap, Projection
+from lorascope.targets.module_map import ModuleMap, Projection, whole_of
 
 
 def default_names(model_type: str) -> tuple[str, ...]:
@@ -31,14 +29,10 @@ def default_modules(modules: ModuleMap) -> list[Projection]:
     whole: dict[str, Projection] = {}
     for projection in modules.projections:
         # as PEFT matches names: the whole path or what stands behind its last dots
-        if not any(projection.module == name or projection.module.endswith(f".{name}") for name in names):
-            continue
-        seen = whole.get(projection.module)
-        if seen is None:
-            whole[projection.module] = projection
-        else:
-            d_out = None if None in (seen.d_out, projection.d_out) else (seen.d_out or 0) + (projection.d_out or 0)
-            whole[projection.module] = dataclasses.replace(seen, role=f"{seen.role}+{projection.role}", d_out=d_out)
+        if projection.parameter == "weight" and any(
+            projection.module == name or projection.module.endswith(f".{name}") for name in names
+        ):
+            whole[projection.module] = whole_of(projection) if projection.fused_with else projection
     if not whole:
         raise PlanError(
             "target=peft_default",

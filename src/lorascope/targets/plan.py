@@ -3,34 +3,98 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from lorascope.config import GROUPS, AlphaPolicy, TargetConfig
+from lorascope.config import AlphaPolicy, Init, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, Projection
+from lorascope.targets.strategy import Coverage, cover
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
 
 
 @dataclass(frozen=True)
 class PlannedModule:
-    """One module that gets an adapter."""
+    """One projection that gets an adapter."""
 
-    module: str
-    layer: int
-    role: str
+    projection: Projection
     rank: int
     alpha: float
     scale: float
-    d_in: int
-    d_out: int
+    dora: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module's path inside the model, an expert stack's parameter behind it."""
+        stack = self.projection.experts > 1 or self.projection.parameter not in ("weight", "embedding")
+        return f"{self.projection.module}.{self.projection.parameter}" if stack else self.projection.module
+
+    @property
+    def layer(self) -> int:
+        """The layer, -1 outside the blocks."""
+        return self.projection.layer
+
+    @property
+    def role(self) -> str:
+        """The role; of a fused module as a whole, all its roles joined by '+'."""
+        return self.projection.role
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.projection.d_in
+
+    @property
+    def d_out(self) -> int:
+        """Width of the output, of the part's alone in a fused module."""
+        assert self.projection.d_out is not None
+        return self.projection.d_out
 
     @property
     def parameters(self) -> int:
-        """Parameters of A (rank x d_in) and B (d_out x rank)."""
-        return self.rank * (self.d_in + self.d_out)
+        """Parameters of A (rank x d_in) and B (d_out x rank), for each expert; DoRA adds a magnitude a row."""
+        return self.projection.parameters(self.rank) + (self.d_out if self.dora else 0)
+
+    @property
+    def key(self) -> str:
+        """What A's start is drawn for, besides seed and layer: the role, or the n-th module of that role."""
+        return f"{self.role}#{self.projection.ordinal}" if self.projection.ordinal else self.role
+
+
+@dataclass(frozen=True)
+class Site:
+    """One LoRA as PEFT builds it: on a whole module, or on the planned parts of a fused one."""
+
+    parts: tuple[PlannedModule, ...]
+
+    @property
+    def module(self) -> str:
+        """The path, an expert stack's parameter behind it."""
+        return self.parts[0].module
+
+    @property
+    def rank(self) -> int:
+        """The parts' ranks together: each has columns of B for itself."""
+        return sum(part.rank for part in self.parts)
+
+    @property
+    def scale(self) -> float:
+        """The parts' common scale."""
+        return self.parts[0].scale
+
+    @property
+    def blocked(self) -> bool:
+        """Whether B has rows that stay zero."""
+        return self.parts[0].projection.rows is not None
+
+    @property
+    def stored(self) -> int:
+        """Parameters in the adapter's file, the zeros too."""
+        projection = self.parts[0].projection
+        magnitudes = projection.width if self.parts[0].dora else 0
+        return projection.experts * self.rank * (projection.d_in + projection.width) + magnitudes
 
 
 @dataclass(frozen=True)
@@ -42,6 +106,17 @@ class TargetPlan:
     lora_dropout: float
     modules: tuple[PlannedModule, ...]
     base_parameters: int
+    init: Init = Init.lora
+    dora: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)  # what else a record should say: missing, fused, budget, auto
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """The LoRAs that PEFT builds."""
+        by_module: dict[str, list[PlannedModule]] = {}
+        for planned in self.modules:
+            by_module.setdefault(planned.module, []).append(planned)
+        return tuple(Site(tuple(parts)) for parts in by_module.values())
 
     @property
     def trainable_parameters(self) -> int:
@@ -50,8 +125,8 @@ class TargetPlan:
 
     @property
     def stored_parameters(self) -> int:
-        """Parameters in the adapter's file; the same, as long as no part of a fused module is adapted."""
-        return self.trainable_parameters
+        """Parameters in the adapter's file; more than are trained where a part of a fused module is adapted."""
+        return sum(site.stored for site in self.sites)
 
     @property
     def trainable_percent(self) -> float:
@@ -61,6 +136,12 @@ class TargetPlan:
     def entry(self) -> dict[str, Any]:
         """The plan as a record keeps it."""
         keys = ("layer", "role", "rank", "alpha", "scale", "parameters")
+        modules = []
+        for one in self.modules:
+            entry = {"name": one.module} | {key: getattr(one, key) for key in keys}
+            if one.projection.rows is not None:
+                entry |= {"rows": one.d_out, "of_rows": one.projection.width}
+            modules.append(entry)
         return {
             "strategy": self.strategy,
             "trainable_parameters": self.trainable_parameters,
@@ -68,7 +149,10 @@ class TargetPlan:
             "trainable_percent": self.trainable_percent,
             "base_parameters": self.base_parameters,
             "alpha_policy": str(self.alpha_policy),
-            "modules": [{"name": one.module} | {key: getattr(one, key) for key in keys} for one in self.modules],
+            "init": str(self.init),
+            "dora": self.dora,
+            **self.notes,
+            "modules": modules,
         }
 
     @property
@@ -78,75 +162,48 @@ class TargetPlan:
 
 
 def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
-    """Lay a strategy on a model.
+    """Lay a strategy on a model, its ranks scaled to its budget if it has one.
 
     Raises:
-        PlanError: when the model lacks a role, in all layers or in some, or has it in a fused module.
+        PlanError: when the model lacks a role, in all layers or in some, when a budget cannot be met, or settings
+            contradict each other on this model.
     """
-    chosen = _by_peft(strategy.peft_default, modules) if strategy.peft_default else _by_role(strategy, modules)
-    planned = []
-    for projection, rank in chosen:
-        alpha, scale = alpha_and_scale(strategy, rank)
-        assert projection.d_out is not None
-        planned.append(
-            PlannedModule(
-                module=projection.module,
-                layer=projection.layer,
-                role=projection.role,
-                rank=rank,
-                alpha=alpha,
-                scale=scale,
-                d_in=projection.d_in,
-                d_out=projection.d_out,
-            )
+    from lorascope.targets.budget import fit_budget  # which plans, in its turn
+
+    if strategy.auto.method is not None:
+        raise PlanError(
+            f"target.auto.method={strategy.auto.method}",
+            "the placement is decided by the base's weights, and none are loaded here.",
+            "The run itself decides, shows and records it; a named strategy can be planned now: target=qv_ffn",
         )
-    return TargetPlan(
+    strategy, budget = fit_budget(strategy, modules)
+    return lay(strategy, cover(strategy, modules), modules, budget)
+
+
+def lay(
+    strategy: TargetConfig, coverage: Coverage, modules: ModuleMap, notes: dict[str, Any] | None = None
+) -> TargetPlan:
+    """A plan from projections with ranks.
+
+    Raises:
+        PlanError: when settings contradict each other on this model.
+    """
+    planned = []
+    for projection, rank in coverage.chosen:
+        alpha, scale = alpha_and_scale(strategy, rank)
+        planned.append(PlannedModule(projection, rank, alpha, scale, strategy.dora))
+    plan = TargetPlan(
         strategy=strategy.name or "custom",
         alpha_policy=strategy.alpha_policy,
         lora_dropout=strategy.lora_dropout,
         modules=tuple(planned),
         base_parameters=modules.parameters,
+        init=strategy.init,
+        dora=strategy.dora,
+        notes=coverage.notes | (notes or {}),
     )
-
-
-def _by_role(strategy: TargetConfig, modules: ModuleMap) -> list[tuple[Projection, int]]:
-    """The projections that have a rank."""
-    ranks = ranks_by_role(strategy, modules)
-    chosen = [(projection, ranks[projection.role]) for projection in modules.projections if projection.role in ranks]
-    for projection, _ in chosen:
-        if projection.fused_with:
-            raise _fused(projection, modules)
-    return chosen
-
-
-def _by_peft(rank: int, modules: ModuleMap) -> list[tuple[Projection, int]]:
-    """The modules that PEFT takes when no target is named; a fused one as a whole, its roles joined by '+'."""
-    from lorascope.targets.peft_default import default_modules
-
-    return [(projection, rank) for projection in default_modules(modules)]
-
-
-def ranks_by_role(strategy: TargetConfig, modules: ModuleMap) -> dict[str, int]:
-    """A rank for each role of the model; a role's own entry wins over its group's, a group's over `all`.
-
-    Raises:
-        PlanError: for a role or group that the model, or some of its layers, lacks.
-    """
-    given = strategy.ranks.given()
-    ranks: dict[str, int] = {}
-    for name in sorted(given, key=lambda name: -len(GROUPS.get(name, (name,)))):
-        members = [role for role in GROUPS.get(name, (name,)) if role in modules.roles]
-        if not members:
-            raise _absent(name, modules)
-        ranks |= dict.fromkeys(members, given[name])
-    for role in ranks:
-        if holes := modules.missing(role):
-            raise PlanError(
-                "target.ranks",
-                f"role '{role}' is missing on layers {spans(holes)} of {modules.name}, which has {modules.layers}.",
-                "An arm would not be what its name says; choose roles that every layer has.",
-            )
-    return ranks
+    _check(strategy, plan, modules)
+    return plan
 
 
 def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
@@ -159,30 +216,43 @@ def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
     return strategy.alpha, strategy.alpha / rank
 
 
-def _absent(name: str, modules: ModuleMap) -> PlanError:
-    there = ", ".join(f"{role} (fused)" if modules.of_role(role)[0].fused_with else role for role in modules.roles)
-    remedy = f"Take of these, or a group: {', '.join(GROUPS)}."
-    if name in GROUPS["ffn"] and any(role in modules.roles for role in GROUPS["ffn"]):
-        remedy = "Use 'ffn' for whatever the FFN has:   ranks: {ffn: 4}"
-    return PlanError("target.ranks", f"role '{name}' is absent in {modules.name}; it has {there}.", remedy)
-
-
-def _fused(projection: Projection, modules: ModuleMap) -> PlanError:
-    return PlanError(
-        "target.ranks",
-        f"role '{projection.role}' of {modules.name} is a part of the fused module {projection.module} "
-        f"({', '.join(projection.fused_with)}).",
-        "An adapter on a part of a fused module is not built yet; choose roles that stand alone: "
-        f"{', '.join(role for role in modules.roles if not modules.of_role(role)[0].fused_with)}.",
-    )
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Layer numbers in short: 0-3, 7."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None:
+    """Refuse what PEFT cannot build, or would build as something else."""
+    for site in plan.sites:
+        scales = {part.scale for part in site.parts}
+        ranks = ", ".join(f"{part.role} r{part.rank}" for part in site.parts)
+        if len(scales) > 1:
+            raise PlanError(
+                "target.ranks",
+                f"{ranks} are parts of one module ({site.module}) and would need scales of their own "
+                f"({', '.join(f'{scale:.4g}' for scale in sorted(scales))}); one LoRA has one.",
+                "Give the parts one rank, or   alpha_policy: proportional   which keeps the scale at every rank.",
+            )
+        what = f"on {ranks}, parts of the fused module {site.module}" if site.blocked else ""
+        if site.blocked and plan.dora:
+            raise PlanError(
+                "target.dora", f"cannot stand {what}: its magnitudes would move every row.", "Take target.fused=native."
+            )
+        if site.blocked and plan.init is not Init.lora:
+            raise PlanError(
+                f"target.init={plan.init}",
+                f"cannot stand {what}: it would fill the rows that are to stay as they are.",
+                "Take target.fused=native, or target.init=lora.",
+            )
+    stacks = [site for site in plan.sites if site.parts[0].projection.experts > 1]
+    if not stacks:
+        return
+    name = stacks[0].module
+    if plan.lora_dropout:
+        raise PlanError(
+            "target.lora_dropout",
+            f"{plan.lora_dropout} cannot be applied to experts that are one parameter ({name}).",
+            "Take target.lora_dropout=0, for all arms of a comparison.",
+        )
+    for setting, value in (("target.dora", plan.dora), (f"target.init={plan.init}", plan.init is not Init.lora)):
+        if value:
+            raise PlanError(
+                setting,
+                f"PEFT does not offer it for experts that are one parameter ({name}).",
+                "Leave it out, or choose roles of the attention.",
+            )

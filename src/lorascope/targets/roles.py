@@ -1,4 +1,4 @@
-"""What a projection does in a block, whatever its model calls it: a module's path comes in, its roles come out."""
+"""What a projection does in a block, whatever its model calls it: names and places come in, roles come out."""
 
 from __future__ import annotations
 
@@ -6,62 +6,101 @@ import re
 from typing import NamedTuple
 
 from lorascope.config import ATTENTION_ROLES, FFN_ROLES
+from lorascope.targets.weights import Weight
 
-# Leaf names that mean one thing wherever they stand. Several roles: one fused module.
-NAMES: dict[str, tuple[str, ...]] = {
-    "q_proj": ("q",),
-    "k_proj": ("k",),
-    "v_proj": ("v",),
-    "o_proj": ("o",),
-    "qkv_proj": ("q", "k", "v"),
-    "query_key_value": ("q", "k", "v"),
-    "Wqkv": ("q", "k", "v"),
-    "c_attn": ("q", "k", "v"),
-    "gate_proj": ("gate",),
-    "up_proj": ("up",),
-    "down_proj": ("down",),
-    "gate_up_proj": ("gate", "up"),
-    "dense_h_to_4h": ("up",),
-    "dense_4h_to_h": ("down",),
-    "c_fc": ("up",),
-    "fc_in": ("up",),
-    "fc_out": ("down",),
-    "fc1": ("up",),
-    "fc2": ("down",),
+Roles = tuple[str, ...]
+
+# Leaf names in attention. Several roles: one fused module, in the order that `layouts` knows.
+IN_ATTENTION: dict[str, Roles] = {
+    "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "out_proj": ("o",), "dense": ("o",),
+    "wq": ("q",), "wk": ("k",), "wv": ("v",), "wo": ("o",), "Wo": ("o",), "c_proj": ("o",),
+    "qkv_proj": ("q", "k", "v"), "query_key_value": ("q", "k", "v"), "Wqkv": ("q", "k", "v"), "c_attn": ("q", "k", "v"),
+    "q_a_proj": ("latent",), "kv_a_proj_with_mqa": ("latent",), "q_b_proj": ("q",), "kv_b_proj": ("k", "v"),
+    "gate_proj": ("o_gate",), "g_proj": ("o_gate",),
+}  # fmt: skip
+# Leaf names in the FFN, an expert stack's parameters among them.
+IN_FFN: dict[str, Roles] = {
+    "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",), "gate_up_proj": ("gate", "up"),
+    "w1": ("gate",), "w3": ("up",), "w2": ("down",), "fc1": ("up",), "fc2": ("down",), "c_fc": ("up",),
+    "c_proj": ("down",), "fc_in": ("up",), "fc_out": ("down",),
+    "input_linear": ("gate", "up"), "output_linear": ("down",), "dense_h_to_4h": ("up",), "dense_4h_to_h": ("down",),
+}  # fmt: skip
+# What one model type alone calls so: the path inside the block.
+OF_TYPE: dict[str, dict[str, Roles]] = {
+    "axk2": {"self_attn.q_gate_proj": ("q", "o_gate")},
+    "cpmant": {"ffn.ffn.w_in.w_0": ("gate",), "ffn.ffn.w_in.w_1": ("up",), "ffn.ffn.w_out": ("down",)},
+    "ctrl": {"ffn.0": ("up",), "ffn.2": ("down",)},
+    "deepseek_v4": {"self_attn.kv_proj": ("k", "v"), "self_attn.o_b_proj": ("o",)},
+    "doge": {"self_attn.v_proj": ()},  # its values decide the mask as well
+    "jetmoe": {
+        "self_attention.experts.input_linear.weight": ("q",),
+        "self_attention.experts.output_linear.weight": ("o",),
+        "self_attention.kv_proj": ("k", "v"),
+    },
+    "modernbert-decoder": {"mlp.Wi": ("gate", "up"), "mlp.Wo": ("down",)},
+    "qwen3_5_moe_text": {"self_attn.q_proj": ("q", "o_gate")},
+    "qwen3_5_text": {"self_attn.q_proj": ("q", "o_gate")},
+    "qwen3_next": {"self_attn.q_proj": ("q", "o_gate")},
+    "qwen4_exp_text": {"self_attn.q_proj": ("q", "o_gate")},
+    "zaya": {"self_attn.qkv_proj.v_proj_current": ("v",), "self_attn.qkv_proj.v_proj_delayed": ("v",)},
 }
-# Leaf names that mean something only inside attention, or only inside the FFN.
-IN_ATTENTION = {"out_proj": "o", "dense": "o", "c_proj": "o", "wq": "q", "wk": "k", "wv": "v", "wo": "o"}
-IN_FFN = {"c_proj": "down", "w1": "gate", "w3": "up", "w2": "down", "proj_1": "up", "proj_2": "down"}
-ATTENTION_PLACE = re.compile(r"att(entio)?n|self_attention", re.IGNORECASE)
-FFN_PLACE = re.compile(r"mlp|ffn|feed_?forward", re.IGNORECASE)
-EXPERT_PLACE = re.compile(r"(^|\.)(experts?|shared_experts?)(\.|$)")
+ATTENTION_PLACE = re.compile(r"(^|[._])(attn|attention|self_att|rel_attn|temporal_block|mixer)([._]|$)", re.IGNORECASE)
+FFN_PLACE = re.compile(r"(^|[._])(mlps?|ffn|feed_?forward|moe|mixer|experts?)([._]|$)", re.IGNORECASE)
+# Places that are neither: other modalities, attention to an encoder, routers, adapters of the model's own.
+ELSEWHERE = re.compile(
+    r"(^|\.)(visual|image|encoder_attn|crossattention|router|gate\.|indexer|compressor|forget_gate|embed|adapter"
+    r"|patcher|mlstm_layer|laurel|altup|per_layer|\w*sconv)|adapter_list|cross_attn|vision|audio"
+)
+NORM = re.compile(r"layernorm\.")  # axk2 has small FFNs in its norms
+# Types on which an adapter cannot be trained at all, and why.
+UNTRAINABLE = {"reformer": "its reversible layers give no gradient to an adapter on a frozen base"}
+# Layers that run only where there is another modality's input.
+IDLE_LAYERS = re.compile(r"CrossAttentionDecoderLayer")
+# Owners whose q, k and v are no softmax attention's: state spaces, linear attention, convolutions.
+MIXERS = re.compile(r"Mamba|Lightning|DeltaNet|DeltaAttention|ShortConv|Rwkv|mLSTM|RecurrentBlock")
 LAYER = re.compile(r"^(?P<stem>.*?)\.(?P<layer>\d+)\.(?P<inside>.+)$")
 
 
 class Place(NamedTuple):
-    """Where a module stands: its layer, and the roles it plays there."""
+    """Where a weight stands: the list of blocks, its number there, and its path inside the block."""
 
-    layer: int
-    roles: tuple[str, ...]
+    stem: str
+    number: int
+    inside: str
 
 
-def place_of(path: str) -> Place | None:
-    """Layer and roles of the linear module at `path`; None outside the blocks or where no name speaks.
+def place_of(name: str) -> Place | None:
+    """A weight's place; None outside the blocks.
 
     Example:
         >>> place_of("model.layers.3.self_attn.q_proj")
-        Place(layer=3, roles=('q',))
+        Place(stem='model.layers', number=3, inside='self_attn.q_proj')
     """
-    found = LAYER.match(path)
-    if found is None or EXPERT_PLACE.search(found["inside"]):
-        return None
-    parent, _, leaf = found["inside"].rpartition(".")
-    roles = NAMES.get(leaf)
-    if roles is None and ATTENTION_PLACE.search(parent) and leaf in IN_ATTENTION:
-        roles = (IN_ATTENTION[leaf],)
-    if roles is None and FFN_PLACE.search(parent) and leaf in IN_FFN:
-        roles = (IN_FFN[leaf],)
-    return Place(int(found["layer"]), roles) if roles else None
+    found = LAYER.match(name)
+    return Place(found["stem"], int(found["layer"]), found["inside"]) if found else None
+
+
+def is_elsewhere(weight: Weight, place: Place) -> bool:
+    """Whether a weight belongs to no attention and no FFN of a language model's block."""
+    block = place.stem.count(".") + 2  # owners above this one are the model, its list of blocks, and the block
+    mixer = any(MIXERS.search(owner) for owner in weight.owners[block + 1 :])
+    idle = any(IDLE_LAYERS.search(owner) for owner in weight.owners)
+    inside = any(pattern.search(place.inside) for pattern in (ELSEWHERE, NORM))
+    return mixer or idle or inside or bool(ELSEWHERE.search(place.stem))
+
+
+def roles_of(place: Place, model_type: str) -> Roles:
+    """The roles that a table of names gives; none where no table speaks."""
+    if place.inside in (own := OF_TYPE.get(model_type, {})):
+        return own[place.inside]
+    parent, _, leaf = place.inside.rpartition(".")
+    if leaf in ("linear", "weight"):  # moshi keeps its projections in a module of their own
+        parent, _, leaf = parent.rpartition(".")
+    if ATTENTION_PLACE.search(parent) and (roles := IN_ATTENTION.get(leaf)):
+        return roles if not (leaf == "gate_proj" and FFN_PLACE.search(parent)) else IN_FFN[leaf]
+    if (not parent or FFN_PLACE.search(parent)) and (roles := IN_FFN.get(leaf)):
+        return roles
+    return ()
 
 
 def group_of(role: str) -> str:

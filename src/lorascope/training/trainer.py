@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +58,17 @@ def train_adapter(
     Raises:
         ConfigError: when SFTConfig refuses a setting.
     """
-    trainer = _trainer_class()(
-        model=model,
-        args=sft_config(config, folder),
-        train_dataset=train.to_dataset(),
-        eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
-        processing_class=tokenizer,
-        callbacks=callbacks,
-    )
-    trainer.measure = evaluate
+    adapted_head = has_adapted_head(model)
+    with _head_hidden(model) if adapted_head else nullcontext():
+        trainer = _trainer_class()(
+            model=model,
+            args=sft_config(config, folder),
+            train_dataset=train.to_dataset(),
+            eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+    trainer.measure, trainer.adapted_head = evaluate, adapted_head
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -131,6 +134,27 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         raise ConfigError("train.sft", f"SFTConfig refuses it: {error}", "Mend or leave out the setting.") from error
 
 
+def has_adapted_head(model: PeftModel) -> bool:
+    """Whether the adapter has a part on the head that makes logits."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(model.get_output_embeddings(), BaseTunerLayer)
+
+
+@contextmanager
+def _head_hidden(model: PeftModel) -> Iterator[None]:
+    """Keep TRL from seeing an adapter on the head: it refuses one, since its own loss would never train it.
+
+    The loss here goes through the head's forward, which does (trl#4612).
+    """
+    head = model.get_output_embeddings()
+    model.get_output_embeddings = lambda: head.get_base_layer()
+    try:
+        yield
+    finally:
+        del model.get_output_embeddings
+
+
 def _qlora_on_cuda(config: RunConfig) -> bool:
     return config.device is Device.cuda and config.quantization.scheme is not Scheme.none
 
@@ -147,13 +171,20 @@ def _trainer_class() -> Any:
         """
 
         measure: Callable[[], Mapping[str, float]]
+        adapted_head: bool
         control: Any
 
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
-            if not plain or return_outputs or self.args.device.type == "cuda":
+            if self.adapted_head and not plain:
+                raise ConfigError(
+                    "train.sft",
+                    "label smoothing, loss_type=dft and a router's auxiliary loss pass an adapted lm_head by.",
+                    "Leave them out, or lm_head: it would never be trained (trl#4612).",
+                )
+            if not plain or return_outputs or (self.args.device.type == "cuda" and not self.adapted_head):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
             return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)

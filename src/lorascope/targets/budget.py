@@ -1,0 +1,73 @@
+"""A strategy scaled to a number of parameters: its ranks' ratio is kept, their size is what changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from lorascope.config import Ranks, TargetConfig, amount, from_dict
+from lorascope.errors import PlanError
+from lorascope.targets.module_map import ModuleMap
+from lorascope.targets.plan import lay, plan_targets
+from lorascope.targets.strategy import cover
+
+
+def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig, dict[str, Any]]:
+    """The strategy with ranks for its budget, and what a record should say of it; itself where it has none.
+
+    All ranks are multiples of their smallest whole ratio (8 and 4 are 2 and 1), so the reachable counts are multiples
+    of one: the nearest is taken.
+
+    Raises:
+        PlanError: when the smallest such ranks cost more than the budget.
+    """
+    if strategy.budget is None:
+        return strategy, {}
+    asked, of = budget_of(strategy, modules)
+    smallest, units = _scaled(strategy, 1)
+    alone = dataclasses.replace(smallest, budget=None)
+    plan = lay(alone, cover(alone, modules), modules)
+    magnitudes = sum(one.d_out for one in plan.modules if one.dora)  # DoRA's do not grow with the rank
+    step = plan.trainable_parameters - magnitudes
+    times = round((asked - magnitudes) / step)
+    if asked < step + magnitudes:
+        ranks = ", ".join(f"{name} {rank}" for name, rank in units.items())
+        raise PlanError(
+            f"target.budget={strategy.budget}",
+            f"{asked:,} parameters are fewer than its smallest ranks cost: {step + magnitudes:,} ({ranks}).",
+            "Raise the budget, adapt fewer roles or layers, or bring the ranks closer together.",
+        )
+    fitted, _ = _scaled(strategy, times)
+    reached = times * step + magnitudes
+    return dataclasses.replace(fitted, budget=None), {"budget": {"asked": asked, "of": of, "reached": reached}}
+
+
+def budget_of(strategy: TargetConfig, modules: ModuleMap) -> tuple[int, str | None]:
+    """The budget in parameters, and the strategy it was taken from, if any."""
+    if strategy.budget_strategy:
+        other: TargetConfig = from_dict(TargetConfig, strategy.budget_strategy)
+        return plan_targets(other, modules).trainable_parameters, str(strategy.budget)
+    asked = amount(strategy.budget)
+    if asked is None:
+        raise PlanError(
+            f"target.budget={strategy.budget}", "is neither a number nor a strategy.", "Take 10M, 500k, or qv_ffn."
+        )
+    return asked, None
+
+
+def _scaled(strategy: TargetConfig, times: int) -> tuple[TargetConfig, dict[str, int]]:
+    """The strategy with so many times its smallest ranks, and these."""
+    given = strategy.ranks.given()
+    ranks = [*given.values(), *strategy.modules.values(), *([strategy.peft_default] if strategy.peft_default else [])]
+    divisor = math.gcd(*ranks)
+    units = {name: rank // divisor for name, rank in (given | strategy.modules).items()}
+    return (
+        dataclasses.replace(
+            strategy,
+            ranks=Ranks(**{name: times * units[name] for name in given}),
+            modules={name: times * units[name] for name in strategy.modules},
+            peft_default=times if strategy.peft_default else None,
+        ),
+        units or {"every module": 1},
+    )

@@ -1,0 +1,68 @@
+"""Where an adapter starts: the same values for the same seed, layer and role, whatever else a strategy adapts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lorascope.targets.plan import PlannedModule, TargetPlan
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER = "default"
+
+
+def initialise(layers: Mapping[str, Any], plan: TargetPlan, seed: int) -> None:
+    """Give every A the values that (seed, layer, role) stand for, and every B zeros.
+
+    Args:
+        layers: PEFT's LoRA layers by path, as `attach.adapted_modules` finds them.
+        plan: what they were built from.
+        seed: of the run.
+    """
+    import torch
+
+    with torch.no_grad():
+        for site in plan.sites:
+            layer = layers[site.module]
+            if site.parts[0].projection.parameter == "embedding":
+                # as PEFT does: the table's side starts from zero, so that an untouched adapter changes nothing
+                layer.lora_embedding_A[ADAPTER].zero_()
+                columns = initial_a(seed, site.parts[0].layer, site.parts[0].key, site.rank, site.parts[0].d_out)
+                layer.lora_embedding_B[ADAPTER].copy_(columns.T)
+                continue
+            values = torch.cat([part_a(part, seed) for part in site.parts], dim=1)
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            if site.parts[0].projection.mirrored:
+                # PEFT's B faces the input here, and its columns go by rank, then expert
+                a.zero_()
+                b.copy_(values.permute(2, 1, 0).flatten(1))
+            else:
+                a.copy_(values.flatten(0, 1))
+                b.zero_()
+
+
+def part_a(part: PlannedModule, seed: int) -> torch.Tensor:
+    """A's start for one part, shape (experts, rank, d_in)."""
+    import torch
+
+    experts = part.projection.experts
+    keys = [part.key] if experts == 1 else [f"{part.key}/{expert}" for expert in range(experts)]
+    return torch.stack([initial_a(seed, part.layer, key, part.rank, part.d_in) for key in keys])
+
+
+def initial_a(seed: int, layer: int, role: str, rank: int, d_in: int) -> torch.Tensor:
+    """A's initial values, shape (rank, d_in), float32 on the CPU.
+
+    PEFT's distribution, uniform within 1 / sqrt(d_in), but drawn from a stream of its own for each (seed, layer,
+    role), row after row: two strategies that share a module start it alike, and rank 4 is a prefix of rank 8.
+    """
+    import torch
+
+    key = hashlib.sha256(f"{seed}/{layer}/{role}".encode()).digest()
+    stream = torch.Generator(device="cpu").manual_seed(int.from_bytes(key[:8], "big") % 2**63)
+    rows = [torch.rand(d_in, generator=stream, dtype=torch.float32) for _ in range(rank)]
+    return (2 * torch.stack(rows) - 1) / math.sqrt(d_in)
