@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report docs lock image clean FORCE
+.PHONY: help setup demo test lint types pytest format report faults check-audit docs lock image clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ pytest: setup ## the tests alone
 format: setup ## mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
+
+faults: setup ## kill, starve and disturb runs, resume them, compare bit by bit: about a quarter of an hour
+	@$(BIN)/python scripts/faults.py --kills 54
+
+check-audit: setup ## the pinned dependencies against the advisory database
+	@$(BIN)/python scripts/audit.py
 
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs

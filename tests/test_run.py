@@ -218,7 +218,7 @@ def test_a_hub_model_without_a_network_is_one_message(tmp_path, monkeypatch, cap
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 75), ("SIGINT", 75), ("SIGUSR1", 75)])
 def test_a_stopped_run_says_preempted(tiny_words, sent, code):
     words = [*tiny_words, "train.epochs=2000"]
     runs = Path(compose(words).runs_dir)

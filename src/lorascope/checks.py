@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
-from lorascope.config import Init, ModelConfig, RunConfig, TargetConfig, TrainConfig, amount
+from lorascope.config import HIGHEST_RANK, Auto, Init, ModelConfig, RunConfig, TargetConfig, TrainConfig, amount
 from lorascope.errors import ConfigError
+from lorascope.models.architecture import is_local
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 WANDB_MODES = ("auto", "online", "offline")
+HIGHEST = 2**31 - 1  # of what is counted
 
 
 def check(config: RunConfig) -> None:
@@ -18,6 +22,16 @@ def check(config: RunConfig) -> None:
         ConfigError: the first such value, with its key.
     """
     for problem in _problems(config):
+        raise problem
+
+
+def check_target(target: TargetConfig) -> None:
+    """The same for a strategy alone.
+
+    Raises:
+        ConfigError: the first such value, with its key.
+    """
+    for problem in _target_problems(target):
         raise problem
 
 
@@ -32,8 +46,10 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
         yield from _at_least(f"dataset.{key}", getattr(config.dataset, key), 1, "leave it out for all rows")
     if not 0 <= config.seed < 2**32:
         yield ConfigError("seed", f"{config.seed} is not a seed.", "Take a whole number from 0 to 4294967295.")
-    if not config.runs_dir.strip():
-        yield ConfigError("runs_dir", "is empty.", "Name a folder for the runs: runs_dir=runs")
+    if strange := [tag for tag in config.logger.tags if not isinstance(tag, str)]:
+        yield ConfigError("logger.tags", f"{strange[0]} is no tag.", "A tag is a word: logger.tags=[one,two]")
+    if not config.runs_dir.strip() or "\0" in config.runs_dir:
+        yield ConfigError("runs_dir", "names no folder.", "Name a folder for the runs: runs_dir=runs")
     if config.logger.wandb.mode not in WANDB_MODES:
         modes = ", ".join(WANDB_MODES)
         yield ConfigError("logger.wandb.mode", f"'{config.logger.wandb.mode}' is not a mode.", f"Take one of: {modes}.")
@@ -63,8 +79,9 @@ def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
         yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
     yield from _auto_problems(target)
     for name, rank in target.modules.items():
-        if not isinstance(rank, int) or rank < 1:
-            yield ConfigError(f"target.modules.{name}", f"{rank} is not a rank.", "A rank is a whole number from 1 up.")
+        if not isinstance(rank, int) or not 1 <= rank <= HIGHEST_RANK:
+            remedy = f"A rank is a whole number from 1 to {HIGHEST_RANK}."
+            yield ConfigError(f"target.modules.{name}", f"{rank} is not a rank.", remedy)
     if target.budget is not None and amount(target.budget) == 0:
         yield ConfigError("target.budget", "0 parameters train nothing.", "Take 10M, 500k, or a strategy's name.")
     if target.dora and target.init is not Init.lora:
@@ -74,11 +91,11 @@ def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
             "Compare one change at a time: leave one out.",
         )
     for role, rank in given.items():
-        if rank < 1:
+        if not 1 <= rank <= HIGHEST_RANK:
             yield ConfigError(
                 f"target.ranks.{role}",
                 f"{rank} is not a rank.",
-                "A rank is a whole number from 1 up; leave the role out (null) to skip it.",
+                f"A rank is a whole number from 1 up to {HIGHEST_RANK}; leave the role out (null) to skip it.",
             )
     if not (math.isfinite(target.alpha) and target.alpha > 0):
         yield ConfigError("target.alpha", f"{target.alpha} scales nothing.", "Take a number above 0; 16 is usual.")
@@ -100,6 +117,8 @@ def _auto_problems(target: TargetConfig) -> Iterator[ConfigError]:
         yield ConfigError("target.modules", f"set together with target.auto.method={auto.method}.", "Leave one out.")
     if target.init is not Init.lora and target.init is not Init.eva:
         yield ConfigError(f"target.init={target.init}", "set together with target.auto.method.", "Leave one out.")
+    if target.dora and auto.method is Auto.eva:
+        yield ConfigError("target.dora", "set together with target.auto.method=eva.", "Leave one out.")
     yield from _at_least("target.auto.types", auto.types, 1, "module types that plop adapts")
     yield from _at_least("target.auto.prompts", auto.prompts, 1, "prompts that plop and eva read")
     if not 0 < auto.share <= 1:
@@ -125,6 +144,12 @@ def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:
     ):
         yield from _at_least(f"train.{key}", getattr(train, key), 1, remedy)
     yield from _at_least("train.max_length", train.max_length, 2, "tokens a row may have")
+    if train.save_minutes is not None and not (math.isfinite(train.save_minutes) and train.save_minutes >= 0):
+        yield ConfigError(
+            "train.save_minutes",
+            f"{train.save_minutes} is no time between two checkpoints.",
+            "Take a number from 0 up; leave it out (null) to keep the final adapter only.",
+        )
 
 
 def _model_problems(model: ModelConfig) -> Iterator[ConfigError]:
@@ -134,6 +159,14 @@ def _model_problems(model: ModelConfig) -> Iterator[ConfigError]:
             "set together with model.package." if model.path else "no model is named.",
             "Name one: model=smollm2, or model=hf model.path=HUB_ID_OR_FOLDER",
         )
+    if model.trust_remote_code and not COMMIT.fullmatch(model.revision) and not is_local(model.path or ""):
+        yield ConfigError(
+            "model.revision",
+            f"'{model.revision}' can change, and model.trust_remote_code=true runs what it holds.",
+            "Name the commit that you have read, all 40 digits: model.revision=COMMIT",
+        )
+    if model.package_file and (model.package_file.startswith(("/", "~")) or ".." in model.package_file.split("/")):
+        yield ConfigError("model.package_file", f"{model.package_file} leads out of the package.", "Name a file in it.")
     if model.package and not model.package_file:
         yield ConfigError("model.package_file", "is missing.", f"Name the GGUF file inside {model.package}.")
 
@@ -141,3 +174,5 @@ def _model_problems(model: ModelConfig) -> Iterator[ConfigError]:
 def _at_least(key: str, value: int | None, low: int, remedy: str) -> Iterator[ConfigError]:
     if value is not None and value < low:
         yield ConfigError(key, f"{value} is too small.", f"Take a whole number from {low} up: {remedy}.")
+    if value is not None and value > HIGHEST:
+        yield ConfigError(key, f"{value} is too large.", f"Take at most {HIGHEST}: {remedy}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
-from lorascope.commands import compare, doctor, inspect, plan, preview, report
+from lorascope.commands import compare, doctor, inspect, plan, preview, report, sync
 from lorascope.commands import list as list_runs
 from lorascope.errors import LorascopeError, complain
+from lorascope.interrupts import PREEMPTED, Preempted, install
 
-INTERRUPTED, TERMINATED = 130, 143  # the shell's codes for a program that Ctrl-C or SIGTERM ended
+INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
 
 
 def train() -> None:
@@ -26,10 +26,11 @@ def train() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from lorascope.compose import config_dir, explain, refuse_secrets, register
+    from lorascope.compose import config_dir, refuse_secrets, register
+    from lorascope.explain import composing, explain
 
     register()
-    signal.signal(signal.SIGTERM, _terminate)
+    install()
     full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
     failures: list[tuple[str, int]] = []
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
@@ -37,20 +38,23 @@ def train() -> None:
         refuse_secrets(sys.argv[1:])
         with _errors_reach_us():
             decorate(_job(failures))()
+    except Preempted as signal:
+        _complain(f"preempted by {signal}: the record says so; the same command goes on from the last checkpoint.")
+        sys.exit(PREEMPTED)
     except KeyboardInterrupt:
-        _complain("interrupted: the record says `preempted`; the same command starts the run again.")
+        _complain("interrupted: the same command goes on from the last checkpoint, if there is one.")
         sys.exit(INTERRUPTED)
     except LorascopeError as error:
         if full_error:
             raise
         sys.exit(_complain(str(error), error.exit_code))
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:
         if full_error:
             raise
-        told = explain(error)
-        sys.exit(_complain(str(told), told.exit_code))
-    except OSError as error:
-        if full_error or not error.filename:
+        if isinstance(error, HydraException | OmegaConfBaseException) or composing(error):
+            told = explain(error)
+            sys.exit(_complain(str(told), told.exit_code))
+        if not isinstance(error, OSError) or not error.filename:
             raise
         sys.exit(
             _complain(
@@ -61,12 +65,6 @@ def train() -> None:
         _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
     if failures:
         sys.exit(max(code for _, code in failures))
-
-
-def _terminate(number: int, frame: Any) -> None:
-    """On SIGTERM, leave as on Ctrl-C: the record then says `preempted`, where Python would just be gone."""
-    _complain("terminated: the record says `preempted`; the same command starts the run again.")
-    sys.exit(TERMINATED)
 
 
 @contextmanager
@@ -148,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
-    for command in (inspect, plan, preview, list_runs, report, compare, doctor):
+    for command in (inspect, plan, preview, list_runs, report, compare, sync, doctor):
         text = (command.__doc__ or "").partition("\n")[0].partition(": ")[2]
         one = commands.add_parser(
             command.__name__.rpartition(".")[2], help=text, description=text, epilog=f"example: {command.EXAMPLE}"

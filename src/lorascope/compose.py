@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import os
-import re
 import sys
 import tempfile
 import typing
@@ -18,21 +16,15 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.checks import check
+from lorascope.checks import check, check_target
 from lorascope.config import RunConfig, TargetConfig, amount, as_dict
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
+from lorascope.explain import choices_of, explain, explain_reading, explain_value, suggest
+from lorascope.explain import config_dir as config_dir  # the door knows where the shipped configs are
 from lorascope.records.redact import secrets
 from lorascope.training.sft_options import check_sft
 
@@ -46,13 +38,6 @@ OPEN_KEYS = (
     "target.modules",
     "target.budget_strategy",
 )  # names that a source or library decides
-
-
-def config_dir() -> Path:
-    """The folder of the shipped configs: inside the installed package, or the checkout's conf/."""
-    package = Path(__file__).parent
-    shipped = package / "conf"
-    return shipped if shipped.is_dir() else package.parents[1] / "conf"
 
 
 def register() -> None:
@@ -91,7 +76,7 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
             choices, folders = dict(composed.hydra.runtime.choices), config_folders(composed.hydra)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # for what is written wrong, readers of YAML and Hydra raise a dozen kinds
         raise explain(error) from error
     del composed.hydra
     return to_run_config(composed, choices, folders)
@@ -149,175 +134,58 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
 
 def _find_budget(target: TargetConfig, folders: Sequence[Path]) -> None:
     """Put the strategy that a budget names beside it, so that later edits of its file change no queued run."""
+    name = str(target.budget)
+    if target.budget_strategy:
+        _strategy_of(name, target.budget_strategy, "target.budget_strategy")
     if target.budget is None or amount(target.budget) is not None or target.budget_strategy:
         return
-    name = str(target.budget)
     for folder in folders or [config_dir()]:
         path = folder / "target" / f"{name}.yaml"
-        if path.is_file():
-            merged = OmegaConf.merge(OmegaConf.structured(TargetConfig), OmegaConf.load(path))
-            other: TargetConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
-            other.name = other.name or name
-            if other.budget is not None or other.auto.method is not None:
-                raise ConfigError(
-                    f"target.budget={name}",
-                    "that strategy's own size is not fixed.",
-                    "Name one with ranks of its own: target.budget=qv_ffn",
-                )
-            target.budget_strategy = as_dict(other)
+        if os.path.isfile(path):  # which takes names of every length and kind
+            target.budget_strategy = as_dict(_strategy_of(name, path, f"target/{path.name}"))
             return
     raise ConfigError(
         f"target.budget={name}",
         "is neither a number of parameters nor a strategy.",
-        f"Take 10M, 500k, or one of: {', '.join(_choices('target'))}.",
+        f"Take 10M, 500k, or one of: {', '.join(choices_of('target'))}.",
     )
+
+
+def _strategy_of(name: str, given: Path | Mapping[str, Any], place: str) -> TargetConfig:
+    """The strategy in a file, without what its `defaults` would add, or in what was made of one.
+
+    Raises:
+        ConfigError: when it is none, or has no size of its own.
+    """
+    try:
+        values = OmegaConf.load(given) if isinstance(given, Path) else dict(given)
+        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {"target": values})
+        target: TargetConfig = OmegaConf.to_object(merged).target  # type: ignore[union-attr]
+    except OmegaConfBaseException as error:
+        raise explain_value(error, "", f"{place}: ") from error
+    except Exception as error:
+        raise explain_reading(error, place) from error
+    target.name = target.name or name
+    if target.budget is not None or target.auto.method is not None:
+        raise ConfigError(
+            f"target.budget={name}",
+            "that strategy's own size is not fixed.",
+            "Name one with ranks of its own: target.budget=qv_ffn",
+        )
+    try:
+        check_target(target)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error.place}", error.what, error.remedy) from error
+    return target
 
 
 def _strangers(node: Any, schema: Any, place: str = "") -> Iterator[str]:
     """Keys that a '+key=value' put beside the schema."""
     fields = {field.name: field for field in dataclasses.fields(schema)}
-    hints = _hints(schema)
+    hints = typing.get_type_hints(schema)
     for key in node:
         here = f"{place}.{key}" if place else str(key)
         if key not in fields:
             yield here
         elif dataclasses.is_dataclass(hints[key]):
             yield from _strangers(node[key], hints[key], here)
-
-
-def _hints(schema: Any) -> dict[str, Any]:
-    return typing.get_type_hints(schema)
-
-
-def known_keys() -> list[str]:
-    """Every setting's dotted name."""
-
-    def walk(values: Mapping[str, Any], place: str) -> Iterator[str]:
-        for key, value in values.items():
-            yield place + key
-            if isinstance(value, dict):
-                yield from walk(value, f"{place}{key}.")
-
-    return list(walk(as_dict(RunConfig()), ""))
-
-
-def suggest(key: str) -> str:
-    """The settings whose names are nearest to a misspelt one, as a remedy."""
-    known = known_keys()
-    parent, _, leaf = key.rpartition(".")
-    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
-    if siblings:
-        near = difflib.get_close_matches(leaf, siblings, n=1)
-        if near:
-            return f"Did you mean {parent}.{near[0]}?" if parent else f"Did you mean {near[0]}?"
-        return f"{parent or 'The config'} has: {', '.join(siblings)}."
-    whole = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {whole[0]}?" if whole else f"The groups are: {', '.join(known_groups())}."
-
-
-def known_groups() -> list[str]:
-    """The parts of a config that have choices."""
-    return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
-
-
-def explain(error: Exception) -> ConfigError:
-    """Hydra's or OmegaConf's complaint as place, value and remedy."""
-    if isinstance(error, MissingConfigException):
-        return _explain_missing(error)
-    if isinstance(error, OverrideParseException):
-        return ConfigError(error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces and braces.")
-    cause = error if isinstance(error, OmegaConfBaseException) else (error.__cause__ or error.__context__)
-    override = _quoted_override(str(error))
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        where = _file_of(str(error))
-        key = override.partition("=")[0].lstrip("+~") or str(cause.full_key or cause.key)
-        return ConfigError(override or f"{where}{key}", f"there is no setting '{key}'.", suggest(key))
-    if isinstance(cause, ValidationError):
-        key = str(cause.full_key or "") or override.partition("=")[0]
-        what = re.sub(r"\s+", " ", (cause.msg or str(cause)).splitlines()[0])
-        wanted = _wanted(key)
-        if "is not a subclass of" in what:
-            return _not_a_value(override, key)
-        if wanted and (value := re.search(r"[Vv]alue '(.*?)'", what)):
-            what = f"'{value[1]}' is not {wanted}"
-        return ConfigError(f"{_file_of(str(error))}{key}", f"{what}.", f"It takes {wanted}." if wanted else "")
-    if isinstance(cause, MissingMandatoryValue):
-        key = str(cause.full_key or "")
-        return ConfigError(key, "must be given.", f"Add {key}=VALUE.")
-    if isinstance(cause, InterpolationResolutionError):
-        return ConfigError(str(cause.full_key or "config"), str(cause.msg or cause).splitlines()[0], "Mend the ${…}.")
-    text = str(error).strip()
-    head, _, rest = text.partition("\n")
-    if isinstance(error, SearchPathException):
-        return ConfigError(
-            "--config-dir", head.rstrip(".") + ".", "Name a folder that holds target/, model/ and the like."
-        )
-    if head.startswith("Error merging override"):
-        return _not_a_value(override, override.partition("=")[0])
-    if match := re.match(r"Could not override '(.+?)'", head):
-        return ConfigError(match[1], f"there is no group or setting '{match[1]}'.", suggest(match[1]))
-    return ConfigError("config", head, rest.strip())
-
-
-def _choices(group: str) -> list[str]:
-    """A group's shipped choices; Hydra does not tell them where one of several is missing."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
-def _not_a_value(override: str, key: str) -> ConfigError:
-    if any(name.startswith(f"{key}.") for name in known_keys()):
-        return ConfigError(override or key, f"'{key}' is a group of settings, not a value.", suggest(f"{key}.?"))
-    return ConfigError(override or key, "a value of this kind does not fit there.", f"It takes {_wanted(key)}.")
-
-
-def _explain_missing(error: MissingConfigException) -> ConfigError:
-    missing = error.missing_cfg_file or "?"
-    group, _, choice = missing.rpartition("/")
-    if not group:
-        return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")
-    options = [option for option in error.options or _choices(group) if option != choice]
-    near = difflib.get_close_matches(choice, options, n=1)
-    hint = f"Did you mean {group}={near[0]}? " if near else ""
-    return ConfigError(
-        f"{group}={choice}",
-        f"there is no {group} '{choice}'.",
-        f"{hint}There are: {', '.join(options)}. Your own is DIR/{group}/{choice}.yaml with --config-dir DIR.",
-    )
-
-
-def _quoted_override(text: str) -> str:
-    match = re.search(r"(?:Could not override|Error merging override|Could not append to config\S*) '?([^'\n]+)", text)
-    if not match:
-        return ""
-    key = match[1].strip().rstrip(".")
-    full = next((word for word in sys.argv[1:] if word.lstrip("+~").startswith(key.lstrip("+~"))), "")
-    return full or key
-
-
-def _file_of(text: str) -> str:
-    match = re.match(r"In '([^']+)':", text)
-    return f"{match[1]}.yaml: " if match else ""
-
-
-def _wanted(key: str) -> str:
-    """What kind of value a setting takes, from the schema."""
-    schema: Any = RunConfig
-    for part in key.split("."):
-        if not dataclasses.is_dataclass(schema):
-            return ""
-        schema = _hints(schema).get(part)
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-    }
-    if typing.get_origin(schema) is dict:
-        return "settings in braces: {name: value}"
-    kinds = [schema, *getattr(schema, "__args__", ())]
-    for kind in kinds:
-        if kind in names:
-            return names[kind]
-        if members := getattr(kind, "__members__", None):
-            return f"one of {', '.join(members)}"
-    return ""

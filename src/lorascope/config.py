@@ -16,6 +16,7 @@ from typing import Any
 ATTENTION_ROLES = ("q", "k", "v", "o", "o_gate", "latent")
 FFN_ROLES = ("gate", "up", "down")
 ROLES = ATTENTION_ROLES + FFN_ROLES
+HIGHEST_RANK = 2**16  # beyond any use; PEFT would ask for its memory all the same
 GROUPS: dict[str, tuple[str, ...]] = {"attention": ATTENTION_ROLES, "ffn": FFN_ROLES, "all": ROLES}
 
 
@@ -121,6 +122,7 @@ class ModelConfig:
     learning_rate: float = 2e-4
     architecture: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)  # role -> module, for a model whose names tell nothing
+    trust_remote_code: bool = False  # run the code that the model brings along: from the hub at a pinned commit only
 
 
 class OnBadRow(StrEnum):
@@ -207,6 +209,13 @@ class TargetConfig:
     init: Init = Init.lora
 
 
+class Resume(StrEnum):
+    """What a run that was cut does: go on from its latest checkpoint, or begin anew."""
+
+    auto = "auto"
+    never = "never"
+
+
 @dataclass(kw_only=True)
 class QuantizationConfig:
     """How the base is stored while it is frozen (bitsandbytes)."""
@@ -229,6 +238,8 @@ class TrainConfig:
     scheduler: Scheduler = Scheduler.cosine
     eval_steps: int | None = None
     save_steps: int | None = None
+    save_minutes: float | None = 10.0  # between two checkpoints, where save_steps says nothing
+    keep_best: bool = False  # the checkpoint with the lowest eval loss, beside the latest
     logging_steps: int = 10
     sft: dict[str, Any] = field(default_factory=dict)
 
@@ -284,6 +295,7 @@ class RunConfig:
     runs_dir: str = "runs"
     dry_run: bool = False
     overwrite: bool = False
+    resume: Resume = Resume.auto
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -315,7 +327,7 @@ def from_dict(kind: Any, values: dict[str, Any]) -> Any:
     return kind(**{name: read(hints[name], value) for name, value in values.items()})
 
 
-AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmbg]?)", re.IGNORECASE)
+AMOUNT = re.compile(r"(\d{1,18}(?:\.\d+)?|\.\d+)\s*([kmbg]?)", re.IGNORECASE)
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
 
 

@@ -4,44 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import shutil
 import time
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lorascope.config import OnBadRow, RunConfig
+from lorascope.config import Auto, Init, OnBadRow, RunConfig, TargetConfig
 from lorascope.data.notes import data_notes
+from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import shared_prompts
 from lorascope.data.sources import load_rows, pin
-from lorascope.data.tokens import Encoded, encode
+from lorascope.data.tokens import IGNORED, Encoded, encode
+from lorascope.errors import RunError
+from lorascope.estimate.compute import estimate_compute
+from lorascope.estimate.fit import suggestions
+from lorascope.estimate.memory import estimate_memory
+from lorascope.estimate.view import lines
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.metrics import EVAL_LOSS, TRAIN_LOSS
+from lorascope.interrupts import stop_if_asked
 from lorascope.models.architecture import architecture_notes
 from lorascope.models.device import resolve
-from lorascope.models.loading import Base, check_quantized, load_base, quantized_modules
+from lorascope.models.loading import Base, base_folder, check_quantized, load_base, quantized_modules
 from lorascope.models.packaged import is_unpacked
 from lorascope.models.quiet import hush
+from lorascope.plan_view import show_plan, show_undecided
 from lorascope.records import memory
-from lorascope.records.environment import environment
+from lorascope.records.environment import environment, exactness
 from lorascope.records.fingerprint import fingerprint
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.records.trackers import Trackers, check_installed, open_trackers
 from lorascope.targets.attach import attach
-from lorascope.targets.module_map import inspect_model
+from lorascope.targets.automatic import plan_automatically
+from lorascope.targets.eva import Start
+from lorascope.targets.module_map import ModuleMap, read_model
 from lorascope.targets.plan import TargetPlan, plan_targets
-from lorascope.terminal import Bar, console, megabytes, show_plan, waiting, warn
+from lorascope.terminal import Bar, console, waiting, warn
+from lorascope.training.checkpoints import Checkpoint, newest
 from lorascope.training.progress import progress_callback
-from lorascope.training.trainer import Trained, train_adapter
+from lorascope.training.start import check_init, start_adapter
+from lorascope.training.trainer import Saving, Trained, train_adapter
+from lorascope.wording import megabytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
-    """Make one run, or find it done.
+    """Make one run, go on with it where it was cut, or find it done.
 
     Args:
         config: as `compose` gives it.
@@ -52,6 +66,7 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
 
     Raises:
         LorascopeError: whatever the user can mend. The record then says what happened.
+        Preempted: when a signal asked the run to end.
     """
     out = out or console()
     config = resolve(config)
@@ -62,45 +77,79 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
         out.print(f"[bold]{record.name}[/]  This run is done: {found}. overwrite=true repeats it.")
         return record
     hush()
-    modules = inspect_model(config.model)
-    plan = plan_targets(config.target, modules)
-    show_plan(out, plan, modules)
+    modules, shapes = read_model(config.model)
+    plan = _plan(config, modules, shapes, out)
     if config.dry_run:
         out.print("Nothing was run (dry_run=true).")
         return None
     check_installed(config.logger)
-    with open_run(config) as (record, folder):
-        record.plan = plan.entry()
+    with open_run(config, lambda checkpoints: newest(checkpoints, warn)) as (record, folder):
+        checkpoint = newest(folder / CHECKPOINTS, lambda told: None)
         record.environment = environment()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
-        _train_and_measure(config, plan, record, folder, out)
+        _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan)
     gc.collect()  # a sweep's next run starts without this one's weights
     return record
 
 
-def _train_and_measure(config: RunConfig, plan: TargetPlan, record: RunRecord, folder: Path, out: Console) -> None:
+@dataclass(frozen=True)
+class Run:
+    """What all parts of a run need."""
+
+    config: RunConfig
+    modules: ModuleMap
+    shapes: Any  # the model on the meta device
+    record: RunRecord
+    folder: Path
+    checkpoint: Checkpoint | None
+    out: Console
+
+
+def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, out: Console) -> TargetPlan | None:
+    """The plan, shown; None where only the base's weights can decide it."""
+    if config.target.auto.method is not None:
+        show_undecided(out, config.target, modules)
+        return None
+    plan = plan_targets(config.target, modules)
+    check_init(plan, config.quantization.scheme)
+    show_plan(out, plan, modules)
+    for line in lines(estimate_memory(config, shapes, plan), estimate_compute(config, shapes, plan)):
+        out.print(line)
+    return plan
+
+
+def _train_and_measure(run: Run, plan: TargetPlan | None) -> None:
+    config, record, out = run.config, run.record, run.out
     device = str(config.device)
     clock = Clock(record)
     memory.reset_peak(device)
     base, train, evaluation = _load(config, record, out)
+    prompts = _prompts(config.target, train, base)
+    start: Start | None = None
+    if plan is None:
+        with waiting(out, "placing the adapter by the base's weights"):
+            plan, start = plan_automatically(config.target, run.modules, base.model, prompts)
+        check_init(plan, config.quantization.scheme)
+        show_plan(out, plan, run.modules)
+    record.plan = plan.entry()
+    _predict(run, plan, train, evaluation)
     clock.lap("setup_seconds")
-    trackers = _trackers(config, record, folder)
+    trackers = _trackers(config, record, run.folder)
     try:
-        before = _measure(base.model, evaluation, base, "base loss", out)
-        supervised = f"{evaluation.supervised_tokens:,} tokens of {len(evaluation)} rows"
-        out.print(f"base eval loss {before:.4f} nats/token, over {supervised}")
-        trackers.log(0, {"eval_loss": before, "trainable_parameters": plan.trainable_parameters})
+        before = _base_loss(run, base, evaluation, trackers)
+        if run.checkpoint is None:
+            trackers.log(0, {"eval_loss": before, "trainable_parameters": plan.trainable_parameters})
         clock.lap("base_eval_seconds")
 
         model = attach(base.model, plan, config.seed)
-        trained = _train(model, base, train, evaluation, config, folder, trackers, out)
+        start_adapter(model, plan, start, prompts, base_folder(config.model))
+        trained = _train(run, model, base, train, evaluation, before, trackers)
         clock.lap("train_seconds")
 
         after = _measure(model, evaluation, base, "eval loss", out)
         clock.lap("eval_seconds")
-        model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
-        with suppress(OSError):  # the trainer makes the folder whether it writes checkpoints or not
-            (folder / CHECKPOINTS).rmdir()
+        model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=not config.train.keep_best)
         record.metrics = {
             EVAL_LOSS.name: EVAL_LOSS.entry(after, before),
             TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None),
@@ -110,15 +159,74 @@ def _train_and_measure(config: RunConfig, plan: TargetPlan, record: RunRecord, f
             "steps": trained.steps,
             "tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9), 1),
         }
-        record.memory = memory.peak(device)
+        record.memory |= memory.peak(device)
         trackers.log(trained.steps + 1, {"eval_loss": after, "trainable_parameters": plan.trainable_parameters})
         record.status = Status.done
-        write_record(record, folder)  # whole before any tracker is asked to end
-        _show_result(record, folder, out)
+        write_record(record, run.folder)  # whole before any tracker is asked to end
+        _show_result(record, run.folder, out)
     finally:
         trackers.finish(record)
     for note in trackers.notes:
         out.print(note)
+
+
+def _prompts(target: TargetConfig, train: Encoded, base: Base) -> list[dict[str, Any]]:
+    """What placement and start read of the train rows; nothing where they read none."""
+    if target.auto.method not in (Auto.plop, Auto.eva) and target.init is not Init.eva:
+        return []
+    return prompt_batches(train, target.auto.prompts, int(base.tokenizer.pad_token_id or 0), base.model.device)
+
+
+def _predict(run: Run, plan: TargetPlan, train: Encoded, evaluation: Encoded) -> None:
+    """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not."""
+    length: int | None = max(len(ids) for half in (train, evaluation) for ids in half.input_ids)
+    supervised: int | None = max(map(_supervised, (*train.labels, *evaluation.labels)))
+    if run.config.train.sft.get("packing"):
+        length = supervised = None  # rows are as long as max_length then
+    predicted = estimate_memory(run.config, run.shapes, plan, length=length, supervised=supervised)
+    run.record.memory = {"predicted_bytes": predicted.total, "predicted": predicted.entry()}
+    if gpu := memory.gpu_bytes(str(run.config.device)):
+        ways = suggestions(run.config, run.shapes, plan, gpu, length=length, supervised=supervised)
+        smaller = [way for way in ways if way.predicted_bytes < predicted.total]
+        run.record.memory["fits"] = max(smaller, key=lambda way: way.predicted_bytes).words if smaller else None
+
+
+def _supervised(labels: list[int]) -> int:
+    return sum(label != IGNORED for label in labels)
+
+
+def _base_loss(run: Run, base: Base, evaluation: Encoded, trackers: Trackers) -> float:
+    """The base's own loss, measured or remembered from the session before."""
+    checkpoint = run.checkpoint
+    if checkpoint is None:
+        before = _measure(base.model, evaluation, base, "base loss", run.out)
+    else:
+        _check_same(run, checkpoint)
+        before = float.fromhex(checkpoint.meta["before"])
+        trackers.rewind(checkpoint.step)
+        run.record.sessions[-1]["from_step"] = checkpoint.step
+        run.out.print(f"resuming from the checkpoint of step {checkpoint.step}")
+    supervised = f"{evaluation.supervised_tokens:,} tokens of {len(evaluation)} rows"
+    run.out.print(f"base eval loss {before:.4f} nats/token, over {supervised}")
+    return before
+
+
+def _check_same(run: Run, checkpoint: Checkpoint) -> None:
+    """Refuse to go on with other data or another base; tell of other versions.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    now, then = run.record.fingerprint, checkpoint.meta["fingerprint"]
+    if differs := [key for key in now if key != "hash" and now[key] != then.get(key)]:
+        raise RunError(
+            str(checkpoint.path),
+            f"was written with another {', '.join(differs)}: {then.get(differs[0])}, not {now[differs[0]]}.",
+            "Bring it back, or begin anew: resume=never",
+        )
+    versions, before = exactness(run.record.environment), checkpoint.meta["versions"]
+    if changed := [name for name, version in versions.items() if before.get(name) != version]:
+        warn(f"resuming with another {', '.join(changed)}: the result may differ in the last bits")
 
 
 def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Encoded, Encoded]:
@@ -157,28 +265,36 @@ def _measure(model: Any, data: Encoded, base: Base, title: str, out: Console) ->
 
 
 def _train(
+    run: Run,
     model: PeftModel,
     base: Base,
     train: Encoded,
     evaluation: Encoded,
-    config: RunConfig,
-    folder: Path,
+    before: float,
     trackers: Trackers,
-    out: Console,
 ) -> Trained:
-    def measure() -> dict[str, float]:
-        return {EVAL_LOSS.name: eval_loss(model, evaluation, pad_id=base.tokenizer.pad_token_id).mean}
+    pad_id = base.tokenizer.pad_token_id
 
-    with Bar(out, "training", 1) as bar:
+    def measure() -> dict[str, float]:
+        loss = eval_loss(model, evaluation, pad_id=pad_id, progress=lambda rows: stop_if_asked())
+        return {EVAL_LOSS.name: loss.mean}
+
+    meta = {
+        "before": before.hex(),
+        "fingerprint": run.record.fingerprint,
+        "versions": exactness(run.record.environment),
+    }
+    with Bar(run.out, "training", 1) as bar:
         return train_adapter(
             model,
             base.tokenizer,
             train,
             evaluation,
-            config,
-            folder / CHECKPOINTS,
+            run.config,
+            Saving(run.folder / CHECKPOINTS, run.checkpoint, meta),
             evaluate=measure,
             callbacks=[progress_callback(bar, trackers)],
+            warn=warn,
         )
 
 
@@ -187,7 +303,8 @@ def _show_result(record: RunRecord, folder: Path, out: Console) -> None:
     out.print(
         f"[bold]eval loss {loss['value']:.4f}[/]  (base {loss['base']:.4f}, lower is better)   "
         f"{timing['steps']} steps in {timing['train_loop_seconds']:.0f} s, {timing['tokens_per_second']:.0f} tok/s, "
-        f"peak memory {megabytes(record.memory['peak_bytes'])}"
+        f"peak memory {megabytes(record.memory['peak_bytes'])} "
+        f"(predicted {megabytes(record.memory['predicted_bytes'])})"
     )
     out.print(f"record  {folder / 'run.json'}")
 

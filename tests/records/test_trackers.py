@@ -2,6 +2,8 @@
 
 import builtins
 import importlib.util
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from lorascope.compose import compose
 from lorascope.errors import ConfigError, RunError
 from lorascope.records.record import Status
 from lorascope.records.store import load_runs, open_run
-from lorascope.records.trackers import Trackers, check_installed, open_trackers
+from lorascope.records.trackers import History, Trackers, check_installed, open_trackers
 from lorascope.run import execute
 
 
@@ -138,10 +140,10 @@ def test_a_tracker_hears_how_a_run_ended_that_did_not_end_well(error, status, ti
 def test_a_tracker_that_cannot_start_is_left_out_and_the_run_goes_on(tiny_words, monkeypatch, capsys):
     real = builtins.__import__
 
-    def refuse(name, *rest, **more):
-        if name == "wandb":
+    def refuse(name, scope=None, *rest, **more):
+        if name == "wandb" and str((scope or {}).get("__name__")).startswith("lorascope"):  # TRL imports it too
             raise ImportError("broken installation")
-        return real(name, *rest, **more)
+        return real(name, scope, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     record = execute(compose([*(word for word in tiny_words if word != "logger=none"), "train.max_steps=1"]))
@@ -155,3 +157,73 @@ def test_the_history_is_always_there(tiny_words):
         trackers = open_trackers(config.logger, record, folder, {}, pytest.fail)
         trackers.log(3, {"loss": 1.5})
     assert (folder / "history.jsonl").read_text() == '{"step": 3, "loss": 1.5}\n'
+
+
+def steps_of(folder) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_after_a_rewind_the_history_has_each_step_once(tmp_path):
+    history = History(tmp_path)
+    for step in (0, 1, 2, 2, 3):  # the trainer's loss and the eval loss of step 2
+        history.log(step, {"loss": 1.0})
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # the process was killed here
+    goes_on = History(tmp_path)
+    goes_on.rewind(2)
+    assert steps_of(tmp_path) == [0, 1, 2, 2]
+    for step in (0, 3, 4):  # the base's loss is told again
+        goes_on.log(step, {"loss": float("nan")})
+    assert steps_of(tmp_path) == [0, 1, 2, 2, 3, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_a_rewind_that_fails_leaves_the_history_as_it_was(tmp_path, monkeypatch):
+    history = History(tmp_path)
+    history.log(1, {})
+    history.log(2, {})
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        history.rewind(1)
+    assert steps_of(tmp_path) == [1, 2]
+
+
+def test_a_history_that_is_not_there_yet_can_be_rewound(tmp_path):
+    History(tmp_path).rewind(3)
+    assert steps_of(tmp_path) == []
+
+
+def test_a_rewind_reaches_those_that_heed_it_and_one_that_fails_stops_nobody():
+    class Heeds(Fine):
+        def rewind(self, step):
+            self.heard.append(step)
+
+    class Fails(Broken):
+        def rewind(self, step):
+            raise OSError("disk full")
+
+    warned, heeds, fine = [], Heeds(), Fine()
+    trackers = Trackers([fine, Fails(), heeds], warned.append)
+    trackers.rewind(7)
+    trackers.log(8, {})
+    assert (heeds.heard, fine.heard) == ([7, {}], [{}])
+    assert len(warned) == 1
+
+
+def test_tensorboard_shows_each_step_once_after_a_rewind(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from lorascope.records.trackers.tensorboard import TensorBoard
+    from records.fake_wandb import a_record
+
+    for steps, after in (((0, 1, 2, 3), None), ((2, 3, 4), 1)):
+        tracker = TensorBoard(a_record(), tmp_path, {})
+        if after is not None:
+            tracker.rewind(after)
+        for step in steps:
+            tracker.log(step, {"loss": float(step)})
+        tracker.finish(a_record())
+        time.sleep(1.1)  # the event files are named and ordered by the second
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3, 4]

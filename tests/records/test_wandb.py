@@ -2,7 +2,6 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,35 +11,14 @@ import pytest
 
 from lorascope.records.store import open_run
 from lorascope.records.trackers.wandb import run_identity, wandb_mode
-
-BLOCK = 32 * 1024
-
-
-def records(path: Path):
-    """The records of a .wandb file: a 7-byte header, then 32 KiB blocks of (crc32, length, type, data)."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    raw = path.read_bytes()
-    position, pending = 7, b""
-    while position + 7 <= len(raw):
-        if BLOCK - position % BLOCK < 7:  # no header fits into the rest of a block
-            position += BLOCK - position % BLOCK
-            continue
-        length, kind = struct.unpack_from("<HB", raw, position + 4)
-        pending += raw[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            record = Record()
-            record.ParseFromString(pending)
-            pending = b""
-            yield record
+from lorascope.records.trackers.wandb_files import read_wandb
 
 
 def read_offline_run(folder: Path) -> dict[str, Any]:
     """Config, history, summary and exit code of the offline run in a folder."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "metrics": {}, "exit_code": None}
-    for record in records(path):
+    for record in read_wandb(path):
         if record.HasField("run"):
             found["run"] = record.run
             found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}

@@ -1,22 +1,27 @@
 import dataclasses
 import math
 import random
+import re
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.config import Ranks, RunConfig, TargetConfig
 from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.errors import RunError
 from lorascope.models.device import resolve
 from lorascope.records.trackers import Trackers
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
 from lorascope.terminal import Bar, console
+from lorascope.training import loop
+from lorascope.training.checkpoints import newest, read
 from lorascope.training.progress import progress_callback
-from lorascope.training.trainer import train_adapter
+from lorascope.training.trainer import Saving, train_adapter
 
 
 def encoded(rows: int = 12) -> Encoded:
@@ -42,7 +47,7 @@ class Listener:
         pass
 
 
-def train(tmp_path, *words: str, dropout: float = 0.0):
+def train(tmp_path, *words: str, dropout: float = 0.0, latest=None, evaluate=None, callbacks=(), warn=print):
     base = make_model()
     plan = plan_targets(TargetConfig(ranks=Ranks(q=4, v=4), lora_dropout=dropout), map_modules(base, "tiny", "here"))
     model = attach(base, plan, 0)
@@ -54,9 +59,10 @@ def train(tmp_path, *words: str, dropout: float = 0.0):
             encoded(),
             encoded(4),
             config(*words),
-            tmp_path,
-            evaluate=lambda: {"eval_loss": 1.25},
-            callbacks=[progress_callback(bar, Trackers([listener], print))],
+            Saving(tmp_path, latest),
+            evaluate=evaluate or (lambda: {"eval_loss": 1.25}),
+            callbacks=[progress_callback(bar, Trackers([listener], print)), *callbacks],
+            warn=warn,
         )
     return model, result, listener.heard
 
@@ -126,20 +132,91 @@ def test_evaluation_during_training_is_ours_and_reaches_the_trackers(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_nan_is_shown_as_it_is(tmp_path, monkeypatch):
-    from lorascope.training import trainer
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch, bad):
+    real, steps = loop.token_losses, []
 
-    real = trainer.token_losses
-    monkeypatch.setattr(trainer, "token_losses", lambda *words: real(*words) * float("nan"))
-    _, _, heard = train(tmp_path, "train.max_steps=1")
-    assert math.isnan(next(values["loss"] for _, values in heard if "loss" in values))
+    def losses(model, inputs, labels):
+        steps.append(inputs["input_ids"])
+        return real(model, inputs, labels) * (bad if len(steps) == 2 else 1.0)
+
+    monkeypatch.setattr(loop, "token_losses", losses)
+    kept = []
+    keep = type(
+        "Keep", (TrainerCallback,), {"on_step_end": lambda self, *_, model, **__: kept.append(adapter(model))}
+    )()
+    with pytest.raises(RunError, match=r"step 2: loss (nan|inf)( and gradient norm \S+)?: not a number") as caught:
+        train(tmp_path, "train.epochs=2", callbacks=[keep])
+    assert len(kept) == 1  # the second step was never made
+    rows = [int(number) for number in re.search(r"Rows of the batch: ([\d, ]+)\.", str(caught.value))[1].split(",")]
+    data = encoded().input_ids
+    assert sorted(rows) == sorted(
+        number for number in range(12) if any(ids[: len(data[number])] == data[number] for ids in steps[1].tolist())
+    )
+    assert len(rows) == 4
+
+
+def test_a_packed_batch_names_its_rows(tmp_path, monkeypatch):
+    real = loop.token_losses
+    monkeypatch.setattr(loop, "token_losses", lambda *words: real(*words) * float("nan"))
+    with pytest.raises(RunError, match=r"Rows of the batch: \d+, \d+"):
+        train(tmp_path, "train.sft.packing=true", "train.max_length=64")
 
 
 def test_checkpoints_are_written_when_asked_for(tmp_path):
-    train(tmp_path / "none")
+    train(tmp_path / "none", "train.save_minutes=null")
     assert not list(tmp_path.glob("none/checkpoint-*"))
+    train(tmp_path / "last")
+    assert [one.name for one in tmp_path.glob("last/checkpoint-*")] == ["checkpoint-3"]
     train(tmp_path / "some", "train.save_steps=2")
-    assert (tmp_path / "some" / "checkpoint-2" / "adapter_model.safetensors").is_file()
+    assert {one.name for one in tmp_path.glob("some/checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    assert read(tmp_path / "some" / "checkpoint-2").meta["finished"] is False
+
+
+def test_a_training_goes_on_exactly_where_a_checkpoint_left_it(tmp_path):
+    words = ("train.epochs=4", "train.logging_steps=5", "train.eval_steps=3")
+    whole, result, heard = train(tmp_path / "whole", *words, "train.save_steps=1", dropout=0.3)
+    expected = adapter(whole)
+    for step in (1, 3, 4, 7, 11, 12):
+        stop = _stop_at(step)
+        train(tmp_path / f"cut-{step}", *words, "train.save_steps=1", dropout=0.3, callbacks=[stop])
+        latest = newest(tmp_path / f"cut-{step}", print)
+        assert latest.step == step
+        model, again, after = train(tmp_path / f"cut-{step}", *words, dropout=0.3, latest=latest)
+        assert all(torch.equal(value, expected[name]) for name, value in adapter(model).items()), step
+        assert (again.steps, again.tokens, again.train_loss) == (result.steps, result.tokens, result.train_loss)
+        assert after == [(at, values) for at, values in heard if at > step], step
+
+
+def _stop_at(step):
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop |= state.global_step == step
+
+    return type("Stop", (TrainerCallback,), {"on_step_end": on_step_end})()
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(tmp_path):
+    losses = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    train(
+        tmp_path, "train.epochs=8", "train.eval_steps=3", "train.save_steps=3", "train.keep_best=true",
+        evaluate=lambda: {"eval_loss": next(losses)},
+    )  # fmt: skip
+    assert {one.name for one in tmp_path.glob("checkpoint-*")} == {"checkpoint-6", "checkpoint-21", "checkpoint-24"}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device")
+
+    told = []
+    real = loop.checkpoints._flush
+    monkeypatch.setattr(
+        loop.checkpoints, "_flush", lambda path: full(path) if ".writing-2" in str(path) else real(path)
+    )
+    _, result, _ = train(tmp_path, "train.save_steps=1", warn=told.append)
+    assert result.steps == 3
+    assert told == ["the checkpoint of step 2 could not be written (No space left on device); the one before stays"]
+    assert {one.name for one in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-3"}
 
 
 def test_packed_rows_train_too(tmp_path):
@@ -165,7 +242,8 @@ def test_the_adapter_stays_float32_on_a_quantized_base(tiny, tmp_path):
     plan = plan_targets(TargetConfig(ranks=Ranks(all=4)), map_modules(base.model, "tiny", "here"))
     model = attach(base.model, plan, 0)
     train_adapter(
-        model, base.tokenizer, encoded(), encoded(4), settings, tmp_path, evaluate=dict, callbacks=[]
+        model, base.tokenizer, encoded(), encoded(4), settings, Saving(tmp_path),
+        evaluate=dict, callbacks=[], warn=print,
     )  # fmt: skip
     trained = adapter(model)
     assert {value.dtype for value in trained.values()} == {torch.float32}

@@ -27,8 +27,9 @@ def run(options: argparse.Namespace) -> None:
     from lorascope.api import model_config
     from lorascope.compose import compose
     from lorascope.models.quiet import hush
+    from lorascope.plan_view import show_modules
     from lorascope.targets.module_map import inspect_model
-    from lorascope.terminal import console, show_modules
+    from lorascope.terminal import console
 
     model = model_config(options.model)
     strategy = compose(options.overrides).target

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,8 +57,10 @@ def check_options(dataset: DatasetConfig) -> None:
         whole_for_real = kind is float and isinstance(value, int) and not isinstance(value, bool)
         if not whole_for_real and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
             raise ConfigError(key, f"{value!r} is not of its kind.", f"It takes {kind.__name__}.")
-        if kind in (int, float) and value <= 0:
-            raise ConfigError(key, f"{value} is too small.", "Take a number above 0.")
+        if kind in (int, float) and not 0 < value < math.inf:
+            raise ConfigError(
+                key, f"{value} is {'too small' if value <= 0 else 'no number of its kind'}.", "Take a number above 0."
+            )
 
 
 def _check_path(dataset: DatasetConfig) -> None:

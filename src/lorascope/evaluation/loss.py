@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.data.batches import padded
+from lorascope.data.tokens import Encoded
 from lorascope.models.likelihood import token_losses
-
-if TYPE_CHECKING:
-    import torch
 
 BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by length, so little of it is padding
 
@@ -57,8 +55,9 @@ def eval_loss(
     try:
         with torch.no_grad():
             for rows in batches(data, batch_tokens):
-                ids, mask, labels = _padded(data, rows, pad_id, model.device)
-                losses = token_losses(model, {"input_ids": ids, "attention_mask": mask}, labels)
+                inputs = padded(data, rows, pad_id, model.device)
+                labels = inputs.pop("labels")
+                losses = token_losses(model, inputs, labels)
                 nats += math.fsum(losses.double().tolist())
                 tokens += len(losses)
                 progress(len(rows))
@@ -77,21 +76,3 @@ def batches(data: Encoded, batch_tokens: int) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
-
-
-def _padded(
-    data: Encoded, rows: list[int], pad_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and labels of shape (rows, longest row), padded on the right."""
-    import torch
-
-    width = max(len(data.input_ids[row]) for row in rows)
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED)
-    for place, row in enumerate(rows):
-        length = len(data.input_ids[row])
-        ids[place, :length] = torch.tensor(data.input_ids[row])
-        mask[place, :length] = 1
-        labels[place, :length] = torch.tensor(data.labels[row])
-    return ids.to(device), mask.to(device), labels.to(device)

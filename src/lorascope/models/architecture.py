@@ -43,7 +43,7 @@ def is_local(path: str) -> bool:
     return Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")) or path.count("/") > 1
 
 
-def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
+def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model's modules with shapes but no weights.
 
     Raises:
@@ -54,7 +54,7 @@ def build_on_meta(config: PretrainedConfig) -> PreTrainedModel:
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise ModelError(
             f"model type '{config.model_type}'",

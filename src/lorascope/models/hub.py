@@ -20,7 +20,7 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
         ModelError: when it is gated, missing, out of reach, or not a model folder.
     """
     assert model.path
-    options["trust_remote_code"] = False  # without it, transformers stops and asks on the terminal
+    options["trust_remote_code"] = model.trust_remote_code  # without it, transformers stops and asks on the terminal
     if local:
         folder = Path(model.path).expanduser()
         if not (folder / "config.json").is_file():
@@ -105,8 +105,9 @@ def _unknown_code(error: Exception, place: str) -> ModelError | None:
     if "trust_remote_code" in text:
         return ModelError(
             place,
-            "this model brings its own code, which lorascope does not run.",
-            "Take a model whose type transformers knows; most families have a version that is.",
+            "this model brings its own code, which lorascope does not run unasked.",
+            "Take a model whose type transformers knows, or read the code and ask for it: model.trust_remote_code=true "
+            "model.revision=COMMIT",
         )
     if found := re.search(r"model type [`'](\S+?)[`'] but Transformers does not recognize", text):
         import transformers

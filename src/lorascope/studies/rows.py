@@ -16,7 +16,7 @@ from rich.text import Text
 from lorascope.errors import ConfigError, RunError
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.settings import setting
-from lorascope.terminal import megabytes
+from lorascope.wording import megabytes
 
 Row = dict[str, Any]
 

@@ -39,6 +39,7 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
         # PEFT looks for the patterns' names among modules alone; `verify` looks at what was built
         warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
         warnings.filterwarnings("ignore", r".*tie_word_embeddings", UserWarning)
+        warnings.filterwarnings("ignore", r".*low_cpu_mem_usage", UserWarning)  # advice for EVA; the components come
         model = get_peft_model(base, config)
     verify(model, plan)
     layers = adapted_modules(model)
@@ -86,14 +87,15 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
         names: every weight of the model that could be adapted, as `weights_of` names them.
         as_parameters: modules to be named by their weight.
     """
-    from peft import LoraConfig
+    from peft import EvaConfig, LoraConfig
 
     stacks = {site.module for site in plan.sites if site.parts[0].projection.experts > 1} | set(as_parameters)
     said = {
         site.module: f"{site.module}.weight" if site.module in as_parameters else site.module for site in plan.sites
     }
     leaves = {name.rpartition(".")[2] for name in said}
-    if not stacks and {name for name in names if name.rpartition(".")[2] in leaves} == set(said):
+    plain = not stacks and not any(leaf.isdigit() for leaf in leaves)  # PEFT would take a block's number for a leaf
+    if plain and {name for name in names if name.rpartition(".")[2] in leaves} == set(said):
         by_leaf = {(site.module.rpartition(".")[2], site.rank, _alpha(site, plan)) for site in plan.sites}
         if len(by_leaf) == len(leaves):
             said = {name: name.rpartition(".")[2] for name in said}
@@ -105,6 +107,7 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
         use_rslora=plan.alpha_policy is AlphaPolicy.rslora,
         use_dora=plan.dora,
         init_lora_weights={Init.pissa: "pissa", Init.eva: "eva"}.get(plan.init, True),
+        eva_config=EvaConfig(rho=1.0) if plan.init is Init.eva else None,  # the plan has decided the ranks
         lora_dropout=plan.lora_dropout,
         bias="none",
         task_type="CAUSAL_LM",

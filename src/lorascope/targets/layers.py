@@ -1,15 +1,14 @@
-"""Layers by number: what `target.layers` says becomes numbers, and numbers become what people read."""
+"""Which layers a strategy takes: what `target.layers` says comes in, layer numbers come out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from lorascope.errors import PlanError
 
-EVERY = re.compile(r"every_(\d+)(?:_from_(\d+))?")
-RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+EVERY = re.compile(r"every_(\d{1,9})(?:_from_(\d{1,9}))?")
+RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 FORMS = "all, first_half, last_half, every_2, every_2_from_1, 16-31, or a list [0, 8, 31]"
 
 
@@ -26,14 +25,13 @@ def chosen_layers(wanted: Any, layers: int) -> tuple[int, ...]:
     items = wanted if isinstance(wanted, list | tuple) else [wanted]
     if not items:
         raise PlanError("target.layers", "no layer is named.", f"Take {FORMS}.")
-    chosen: set[int] = set()
-    for item in items:
-        chosen |= set(_numbers(str(item).strip(), layers))
-    if outside := sorted(number for number in chosen if number >= layers):
+    spans = [_numbers(str(item).strip(), layers) for item in items]
+    # the spans are looked at before they become numbers: 0-99999999999 would not fit into memory
+    if outside := sorted(max(span.start, layers) for span in spans if span and span[-1] >= layers):
         raise PlanError(
             "target.layers", f"{outside[0]} is out of range: the model has {layers}.", f"Take 0 to {layers - 1}."
         )
-    return tuple(sorted(chosen))
+    return tuple(sorted({number for span in spans for number in span}))
 
 
 def _numbers(word: str, layers: int) -> range:
@@ -51,14 +49,3 @@ def _numbers(word: str, layers: int) -> range:
     if (span := RANGE.fullmatch(word)) and int(span[1]) <= int(span[2] or span[1]):
         return range(int(span[1]), int(span[2] or span[1]) + 1)
     raise PlanError("target.layers", f"'{word}' names no layers.", f"Take {FORMS}.")
-
-
-def spans(numbers: Iterable[int]) -> str:
-    """Layer numbers in short: 0-3, 7."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)

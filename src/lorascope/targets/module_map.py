@@ -86,8 +86,18 @@ def inspect_model(model: ModelConfig) -> ModuleMap:
     Raises:
         ModelError: when its architecture cannot be had, or no adapter can be trained on its type.
     """
+    return read_model(model)[0]
+
+
+def read_model(model: ModelConfig) -> tuple[ModuleMap, Any]:
+    """The module map of a model, and the model itself: on the meta device, shapes without weights.
+
+    Raises:
+        ModelError: when its architecture cannot be had, or no adapter can be trained on its type.
+    """
     config, origin = load_architecture(model)
-    return map_modules(build_on_meta(config), model.path or model.name or config.model_type, origin, model.roles)
+    built = build_on_meta(config, trust_remote_code=model.trust_remote_code)
+    return map_modules(built, model.path or model.name or config.model_type, origin, model.roles), built
 
 
 def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | None = None) -> ModuleMap:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lorascope.config import AlphaPolicy, Init, TargetConfig
+from lorascope.config import HIGHEST_RANK, AlphaPolicy, Init, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, Projection
 from lorascope.targets.strategy import Coverage, cover
@@ -218,6 +218,12 @@ def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
 
 def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None:
     """Refuse what PEFT cannot build, or would build as something else."""
+    if widest := [one for one in plan.modules if one.rank > HIGHEST_RANK]:
+        raise PlanError(
+            "target.ranks",
+            f"{widest[0].role} would get rank {widest[0].rank:,}; {HIGHEST_RANK:,} is the highest.",
+            "Lower target.budget, or spread it over more roles and layers.",
+        )
     for site in plan.sites:
         scales = {part.scale for part in site.parts}
         ranks = ", ".join(f"{part.role} r{part.rank}" for part in site.parts)

@@ -1,4 +1,4 @@
-"""What weights and inputs say of where an adapter is worth most: a base and prompts come in, a number a module comes out.
+"""What weights and inputs say of where an adapter is worth most: a base and prompts come in, a score a module goes out.
 
 Nothing of the base changes: no mode, no gradient, no random number; activations are summed up as they come, never kept.
 """
@@ -19,24 +19,44 @@ if TYPE_CHECKING:
     See = Callable[[str, torch.Tensor, torch.Tensor], None]
 
 
-def observe(base: Any, paths: Iterable[str], batches: Iterable[Batch], see: See) -> None:
+def real_tokens(batch: Batch) -> torch.Tensor:
+    """Which positions of a batch are no padding: bool, shape (rows, width)."""
+    return batch["attention_mask"].bool()
+
+
+def observe(
+    base: Any,
+    paths: Iterable[str],
+    batches: Iterable[Batch],
+    see: See,
+    counted: Callable[[Batch], torch.Tensor] = real_tokens,
+) -> set[str]:
     """Read prompts and show what goes in and out of some modules.
 
     Args:
         base: a model of transformers, with or without an adapter in it.
         paths: of its linear modules.
         batches: `input_ids` and `attention_mask`, each of shape (rows, width), on the base's device.
-        see: called with a path, the inputs (tokens, d_in) and the outputs (tokens, d_out) of a batch, padding left out.
-            A module that does not read every token in its place, such as a routed expert, is not shown.
+        see: called with a path, the inputs (tokens, d_in) and the outputs (tokens, d_out) of a pass.
+        counted: the positions of a batch that are shown.
+
+    Returns:
+        The modules that read every token in its place in every pass; a routed expert does not, and is not shown then.
     """
     import torch
 
     kept: torch.Tensor
+    shown: set[str] = set()
+    unseen: set[str] = set()
 
     def hook(path: str) -> Callable[[Any, Any, Any], None]:
         def show(module: Any, args: tuple[Any, ...], output: Any) -> None:
-            if args and (inputs := _tokens(args[0], kept)) is not None and (found := _tokens(output, kept)) is not None:
-                see(path, inputs, found)
+            inputs, outputs = rows_of(args[0], kept) if args else None, rows_of(output, kept)
+            if inputs is None or outputs is None:
+                unseen.add(path)
+                return
+            shown.add(path)
+            see(path, inputs, outputs)
 
         return show
 
@@ -46,12 +66,13 @@ def observe(base: Any, paths: Iterable[str], batches: Iterable[Batch], see: See)
     try:
         with torch.no_grad():
             for batch in batches:
-                kept = batch["attention_mask"].bool()
+                kept = counted(batch)
                 read(base, batch)
     finally:
         base.train(training)
         for handle in handles:
             handle.remove()
+    return shown - unseen
 
 
 def read(base: Any, batch: Batch) -> None:
@@ -59,14 +80,16 @@ def read(base: Any, batch: Batch) -> None:
     base.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
 
 
-def _tokens(values: Any, kept: torch.Tensor) -> torch.Tensor | None:
-    """The rows of real tokens, shape (tokens, width); None where a row a token cannot be seen."""
-    if values.shape[:-1] == kept.shape:
-        found: torch.Tensor = values[kept]
-        return found
-    if values.dim() == 2 and len(values) == kept.numel():  # some models flatten rows and positions
-        flat: torch.Tensor = values[kept.flatten()]
-        return flat
+def rows_of(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor | None:
+    """The kept positions of a module's inputs or outputs, shape (tokens, size).
+
+    Returns:
+        None where the values do not have a row for each position, in order.
+    """
+    # beside (rows, positions) some models keep an axis of 1, and some have flattened both into one
+    axes = [size for size in values.shape[:-1] if size > 1]
+    if axes in ([size for size in kept.shape if size > 1], [kept.numel()]):
+        return values.reshape(-1, values.shape[-1])[kept.flatten()]
     return None
 
 
@@ -81,14 +104,16 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
         batches: as `observe` takes them.
 
     Returns:
-        A score for each projection that `observe` shows.
+        A score for each projection whose module reads every token in its place.
     """
     import torch
 
     parts: dict[str, list[Projection]] = {}
     for one in projections:
         parts.setdefault(one.module, []).append(one)
-    norms = {one: _part_norms(base.get_submodule(path), those) for path, those in parts.items() for one in those}
+    norms: dict[Projection, float] = {}
+    for path, those in parts.items():
+        norms |= _part_norms(base.get_submodule(path), those)
     ratios = dict.fromkeys(projections, 0.0)
     tokens = dict.fromkeys(projections, 0)
 
@@ -102,9 +127,11 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
             ratios[one] += found.sum().item()
             tokens[one] += len(found)
 
-    observe(base, parts, batches, see)
+    read_whole = observe(base, parts, batches, see)
     return {
-        one: ratios[one] / tokens[one] * math.sqrt(one.d_in) / norms[one] for one in projections if tokens[one]
+        one: ratios[one] / tokens[one] * math.sqrt(one.d_in) / norms[one]
+        for one in projections
+        if one.module in read_whole
     }
 
 
@@ -160,5 +187,4 @@ def plain_weight(module: Any) -> torch.Tensor:
     else:
         numbers = weight.data
     shape = linear_shape(module)
-    transposed = kind not in ("Params4bit", "Int8Params") and shape is not None and shape[2]
-    return (numbers.T if transposed else numbers).to(torch.float32)
+    return (numbers.T if shape is not None and shape[2] else numbers).to(torch.float32)

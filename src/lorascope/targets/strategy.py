@@ -7,9 +7,10 @@ from typing import Any
 
 from lorascope.config import GROUPS, Fused, Missing, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.targets.layers import chosen_layers, spans
+from lorascope.targets.layers import chosen_layers
 from lorascope.targets.module_map import ModuleMap, Projection, whole_of
 from lorascope.targets.peft_default import default_modules
+from lorascope.wording import spans
 
 Chosen = tuple[Projection, int]
 

@@ -20,11 +20,13 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
 
     class Progress(TrainerCallback):
         began = 0.0
+        read = 0  # tokens, by earlier sessions
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.began = time.perf_counter()
+            self.began, self.read = time.perf_counter(), state.num_input_tokens_seen
             bar.total = state.max_steps
             bar.bar.update(bar.task, total=state.max_steps)
+            bar.step(state.global_step, tell=False)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             bar.step(tell=False)  # this step's loss is logged after it
@@ -32,7 +34,7 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
             if "loss" in values:
-                speed = state.num_input_tokens_seen / (time.perf_counter() - self.began)
+                speed = (state.num_input_tokens_seen - self.read) / (time.perf_counter() - self.began)
                 bar.step(0, note=f"loss {values['loss']:.3f}  {speed:.0f} tok/s")
             if values:
                 trackers.log(state.global_step, values)

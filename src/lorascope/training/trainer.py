@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Device, RunConfig, Scheduler, Scheme
 from lorascope.data.tokens import Encoded
 from lorascope.errors import ConfigError
-from lorascope.models.likelihood import token_losses
+from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
+from lorascope.training.checkpoints import Checkpoint
+from lorascope.training.exact import restore_adapter
+from lorascope.training.loop import trainer_class
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,7 +33,16 @@ class Trained:
     steps: int
     tokens: int  # read by the model, without padding
     train_loss: float  # mean over the steps, nats per supervised token
-    seconds: float
+    seconds: float  # over all sessions
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where checkpoints go, what they should remember, and the one to go on from."""
+
+    folder: Path
+    latest: Checkpoint | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_adapter(
@@ -39,47 +51,49 @@ def train_adapter(
     train: Encoded,
     evaluation: Encoded,
     config: RunConfig,
-    folder: Path,
+    saving: Saving,
     *,
     evaluate: Callable[[], Mapping[str, float]],
     callbacks: list[TrainerCallback],
+    warn: Callable[[str], None],
 ) -> Trained:
-    """Train the adapter in place.
+    """Train the adapter in place, from its start or exactly where a checkpoint left it.
 
     Args:
         model: a base with its adapter, as `attach` leaves it.
         train: what is learned.
         evaluation: what is measured during training, when `train.eval_steps` asks for it.
         config: resolved; `train.*` decides.
-        folder: for checkpoints, when `train.save_steps` asks for them.
-        evaluate: measures it.
+        saving: of checkpoints.
+        evaluate: measures it; may raise Preempted.
         callbacks: of transformers' Trainer, for progress and trackers.
+        warn: told of a checkpoint that could not be written.
 
     Raises:
         ConfigError: when SFTConfig refuses a setting.
+        RunError: when a loss or gradient is not finite.
+        Preempted: when a signal asked for it, with the state saved.
     """
     adapted_head = has_adapted_head(model)
     with _head_hidden(model) if adapted_head else nullcontext():
-        trainer = _trainer_class()(
+        trainer = trainer_class()(
             model=model,
-            args=sft_config(config, folder),
+            args=sft_config(config, saving.folder),
             train_dataset=train.to_dataset(),
             eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-    trainer.measure, trainer.adapted_head = evaluate, adapted_head
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
+    trainer.begin(evaluate, train, config.train, saving, adapted_head, warn)
     keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
-    result = trainer.train()
-    return Trained(
-        steps=trainer.state.global_step,
-        tokens=int(trainer.state.num_input_tokens_seen),
-        train_loss=float(result.training_loss),
-        seconds=float(result.metrics["train_runtime"]),
-    )
+    latest = saving.latest
+    if latest and latest.meta["finished"]:
+        restore_adapter(model, latest.path)
+        return Trained(**latest.meta["trained"])
+    with deferred():
+        trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
+    stop_if_asked()
+    return Trained(**trainer.trained())
 
 
 def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
@@ -111,9 +125,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "logging_nan_inf_filter": False,  # it would show a NaN as 0.0
         "include_num_input_tokens_seen": "non_padding",
         "eval_strategy": "no",
-        "save_strategy": "steps" if train.save_steps else "no",
-        "save_steps": train.save_steps or 500,
-        "save_total_limit": 2,
+        "save_strategy": "no",  # `loop` saves, so that a checkpoint is whole or not there
         "seed": config.seed,
         "data_seed": config.seed,
         "use_cpu": config.device is Device.cpu,
@@ -157,42 +169,3 @@ def _head_hidden(model: PeftModel) -> Iterator[None]:
 
 def _qlora_on_cuda(config: RunConfig) -> bool:
     return config.device is Device.cuda and config.quantization.scheme is not Scheme.none
-
-
-def _trainer_class() -> Any:
-    from trl import SFTTrainer
-
-    class Trainer(SFTTrainer):
-        """TRL's trainer, with two of its computations replaced.
-
-        Its eval loss averages batch means and so depends on the batch size. Its training loss scores every position
-        where there is no Triton (half of a step's time on a CPU, for prompts that have no loss): there the same sum is
-        taken over the supervised ones alone.
-        """
-
-        measure: Callable[[], Mapping[str, float]]
-        adapted_head: bool
-        control: Any
-
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
-            if self.adapted_head and not plain:
-                raise ConfigError(
-                    "train.sft",
-                    "label smoothing, loss_type=dft and a router's auxiliary loss pass an adapted lm_head by.",
-                    "Leave them out, or lm_head: it would never be trained (trl#4612).",
-                )
-            if not plain or return_outputs or (self.args.device.type == "cuda" and not self.adapted_head):
-                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
-            return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-
-        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-            metrics = dict(self.measure())
-            self.log(metrics)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-            return metrics
-
-    return Trainer

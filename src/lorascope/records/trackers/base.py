@@ -15,7 +15,8 @@ from lorascope.records.store import status_of
 class Tracker(Protocol):
     """What a run tells: each step's values, and the end. A tracker decides nothing about the run.
 
-    One that the user can look at has a `note` too: a line that says where.
+    One that the user can look at has a `note` too: a line that says where. One that remembers what a cut run told has
+    a `rewind(step)`: the run goes on from there.
     """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -36,6 +37,12 @@ class Trackers:
         """Values of one step, to each."""
         for tracker in list(self.trackers):
             self._tell(tracker, tracker.log, step, values)
+
+    def rewind(self, step: int) -> None:
+        """A run that was cut goes on after this step, to each that heeds it; later steps will be told again."""
+        for tracker in list(self.trackers):
+            if rewind := getattr(tracker, "rewind", None):
+                self._tell(tracker, rewind, step)
 
     def finish(self, record: RunRecord) -> None:
         """The end, to each; called while an error passes by, the record says so already."""

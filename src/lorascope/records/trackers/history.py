@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lorascope.records.record import RunRecord
 from lorascope.records.store import HISTORY
@@ -15,11 +18,35 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HISTORY
+        self.kept = -1  # up to this step it is written, and not written again
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        """Append a line; one of a step that `rewind` kept is there already."""
+        if step > self.kept:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after the step, and one that was cut; the file is the old or the new one, never half of it."""
+        aside = self.path.with_name(f".{HISTORY}.{os.getpid()}")
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in read_history(self.path.parent) if row["step"] <= step)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.path)
+        self.kept = step
 
     def finish(self, record: RunRecord) -> None:
         """Nothing is left to do: the record is kept elsewhere."""
+
+
+def read_history(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's `history.jsonl`, each with its "step"; what is no such line is passed over."""
+    lines = []
+    with suppress(OSError):
+        lines = (folder / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        with suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row

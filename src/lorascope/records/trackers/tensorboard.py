@@ -37,6 +37,13 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
+    def rewind(self, step: int) -> None:
+        """TensorBoard leaves out what earlier sessions told of later steps; its page does, the files keep it."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        start = SessionLog(status=SessionLog.START)
+        self.writer.file_writer.add_event(Event(step=step + 1, session_log=start))
+
     def finish(self, record: RunRecord) -> None:
         """The metrics that were measured only once, and the end of a run that is done."""
         steps = int(record.timing.get("steps", 0))

@@ -2,67 +2,122 @@
 
 from __future__ import annotations
 
-import json
-import netrc
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import shlex
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.redact import redact
-from lorascope.records.store import WANDB_RUN
+from lorascope.records.trackers.history import read_history
+from lorascope.records.trackers.wandb_account import run_identity, wandb_mode
+from lorascope.records.trackers.wandb_files import NOTHING, Session, sessions
+from lorascope.records.trackers.wandb_words import config_of, data_below, summary_of, table_of, tags_of
 
-INIT_SECONDS = 15
-FINISH_SECONDS = 20  # W&B waits for ever by default when its server is gone
+# how long a run may wait for W&B's server, seconds: W&B itself waits 90 for the start, and for the end for ever
+INIT_SECONDS = 10
+FINISH_SECONDS = 15
+RETRY_SECONDS = 8  # at most between two attempts, so that one falls into the end; W&B's own are 60
+FLUSH_SECONDS = 1  # what a process that is killed may leave unwritten; W&B's own are 15
 STEP = "step"  # the x-axis of every chart
 SUMMARIES = {"lower": "min", "higher": "max"}  # how W&B is told a metric's direction
-COLUMNS = ("name", "layer", "role", "rank", "alpha", "scale", "parameters")
 
 
 class Wandb:
-    """A W&B run in the run's folder, online when a key is configured, else offline."""
+    """A W&B run in the run's folder: online when a key is configured and the server takes it, else offline.
+
+    A run that goes on stays the same W&B run. W&B takes no row of a step that it has passed: what it holds is not told
+    again, and what it lacks is told out of the local history.
+    """
 
     def __init__(self, record: RunRecord, folder: Path, metrics: Mapping[str, str]) -> None:
         settings = record.config["logger"]["wandb"]
         self.folder = folder
         self.mode, self.why = wandb_mode(settings["mode"])
-        place = (folder, settings["project"], settings["entity"])
-        try:
-            self.run = self._init(record, self.mode, run_identity(*place))
-        except Exception as error:
-            if self.mode == "offline":
-                raise
-            self.mode, self.why = "offline", f"it did not answer: {redact(str(error)).splitlines()[0]}"
-            (folder / WANDB_RUN).unlink()  # the W&B process holds an id that it failed to start: "run ID is in use"
-            self.run = self._init(record, self.mode, run_identity(*place))
+        self.identity = run_identity(folder, settings["project"], settings["entity"])
+        self.earlier = sessions(folder)
+        self.lacking = ""
+        self.run = self._start(record)
         self._define(metrics)
-        with _data_below(folder):
-            self.run.log({"modules": _table(record.plan)}, step=0)
+        with data_below(folder):
+            modules = {"modules": table_of(self.run, record.plan, "modules")}
+            if self.held == NOTHING:
+                self.run.log(modules, step=0)
+            else:
+                self.run.summary.update(modules)
 
-    def _init(self, record: RunRecord, mode: str, identity: Mapping[str, Any]) -> Any:
-        import wandb
+    def _start(self, record: RunRecord) -> Any:
+        """The W&B run, offline when it cannot be online."""
+        try:
+            return self._init(record)
+        except Exception as error:
+            if self.mode != "online":
+                raise
+            said = next(iter(redact(str(error)).splitlines()), type(error).__name__)
+            self.why = f"it did not answer: {said}" if "imed out" in said else f"it refused: {said}"
+        self.mode = "offline"
+        self._let_go()
+        try:
+            return self._init(record)
+        except Exception:  # the id is in use: by a W&B process that is not ours to end. Sent is it under its own id.
+            self.identity["id"] += "-offline"
+            return self._init(record)
 
-        config = record.config
-        return wandb.init(
-            **identity,
+    def _init(self, record: RunRecord) -> Any:
+        wandb = _silent_wandb()
+        resume = {} if self.mode == "online" else {"resume": None}  # else the steps of a file are moved when it is sent
+        run = wandb.init(
+            **self.identity | resume,
             name=record.name,
-            group=config["logger"]["group"],
-            tags=[*config["logger"]["tags"], config["target"]["name"], config["model"]["name"]],
-            config=config
-            | {"run_id": record.run_id, "plan": _short(record.plan), "environment": record.environment},
+            group=record.config["logger"]["group"],
+            tags=tags_of(record.config),
+            config=config_of(record),
             dir=str(self.folder),
-            mode=mode,  # type: ignore[arg-type]
+            mode=self.mode,
             reinit="create_new",
             settings=wandb.Settings(
-                silent=True, console="off", init_timeout=INIT_SECONDS, finish_timeout=FINISH_SECONDS,
+                silent=True, console="off", x_transaction_log_flush_interval=FLUSH_SECONDS,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_SECONDS)),
+                finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
+                finish_timeout_raises=True, login_timeout=INIT_SECONDS,
+                x_file_stream_retry_wait_max_seconds=RETRY_SECONDS,
                 disable_git=True, disable_code=True, save_code=False, x_disable_stats=True,
                 # W&B's own metadata hold the command line as it was typed, and the names of host and folders
                 x_disable_meta=True, x_disable_machine_info=True, host="",
             ),
         )  # fmt: skip
+        self.held = self._held(run)
+        return run
+
+    def _held(self, run: Any) -> int:
+        """The last step that W&B holds, or will when all earlier sessions are sent.
+
+        Raises:
+            ValueError: when the server has passed more steps than were ever logged: it would take none of the next.
+        """
+        told = max((step for session in self.earlier for step in session.steps()), default=NOTHING)
+        if self.mode != "online":
+            return told
+        held = int(run.starting_step) - 1
+        if held > max((row[STEP] for row in read_history(self.folder) if row[STEP] > told), default=told):
+            with suppress(TimeoutError):
+                run.finish(exit_code=1)
+            raise ValueError(f"it would begin at step {held + 1}, which this run has not reached")
+        return held
+
+    def _let_go(self) -> None:
+        """Forget a start that failed: W&B's process would say that the id is in use, and `lorascope sync` send it."""
+        import wandb
+
+        if wandb.setup().most_recent_active_run is None:  # else it is somebody's, whose run would be ended
+            with suppress(Exception, SystemExit):
+                wandb.teardown()
+        for session in sessions(self.folder):
+            if session not in self.earlier:
+                shutil.rmtree(session.file.parent, ignore_errors=True)
 
     def _define(self, metrics: Mapping[str, str]) -> None:
         self.run.define_metric(STEP, hidden=True)
@@ -71,88 +126,59 @@ class Wandb:
             self.run.define_metric(name, step_metric=STEP, summary=SUMMARIES[better])
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row of the history."""
-        self.run.log({STEP: step, **values}, step=step)
+        """A row of the history, unless W&B has it.
+
+        Raises:
+            ConnectionError: when W&B's process is gone.
+        """
+        if step <= self.held:
+            return
+        try:
+            self.run.log({STEP: step, **values}, step=step)
+        except ConnectionError as error:
+            with suppress(Exception, SystemExit):
+                _silent_wandb().teardown()  # left to the end of our process, it would show a traceback
+            raise ConnectionError(f"its process is gone; what it holds is sent with: {self._remedy}") from error
+
+    def rewind(self, step: int) -> None:
+        """Tell what W&B lacks up to this step, after which the run goes on; then earlier sessions add nothing."""
+        for row in read_history(self.folder):
+            if row[STEP] <= step:
+                self.log(row.pop(STEP), row)
+        self.held = max(self.held, step)
+        if self.mode == "online":
+            for session in self.earlier:
+                session.mark(sent=True)
 
     def finish(self, record: RunRecord) -> None:
-        """The summary and the exit code."""
-        plan = record.plan
-        self.run.summary.update(
-            {
-                "status": str(record.status),
-                "trainable_parameters": plan.get("trainable_parameters"),
-                "trainable_percent": plan.get("trainable_percent"),
-                **{name: metric["value"] for name, metric in record.metrics.items()},
-                **{
-                    f"base_{name}": metric["base"]
-                    for name, metric in record.metrics.items()
-                    if metric["base"] is not None
-                },
-                "tokens_per_second": record.timing.get("tokens_per_second"),
-                "peak_bytes": record.memory.get("peak_bytes"),
-            }
-        )
-        self.run.finish(exit_code=0 if record.status is Status.done else 1)
+        """The summary and the exit code; then `note` says whether W&B has all of it."""
+        with suppress(TimeoutError, ConnectionError):
+            self.run.summary.update(summary_of(record))
+            self.run.finish(exit_code=0 if record.status is Status.done else 1)
+        if self.mode == "online":
+            session = Session(Path(self.run.settings.sync_file))
+            if session.delivered():
+                session.mark(sent=True)
+            else:
+                self.lacking = f" did not take all of it; send the rest with: {self._remedy}"
 
     @property
     def note(self) -> str:
-        """A line for the user: where the run can be seen."""
-        if self.mode == "online":
-            return f"W&B     {self.run.url}"
-        offline = [self.folder / "wandb", *sorted(self.folder.glob("wandb/offline-run-*"))][-1]
-        return f"W&B     offline ({self.why}); send it later with: wandb sync {offline}"
+        """A line for the user: where the run can be seen, or how it is sent."""
+        if self.mode == "offline":
+            return f"W&B     offline ({self.why}); send it later with: {self._remedy}"
+        return f"W&B     {self.run.url}{self.lacking}" if self.mode == "online" else ""
+
+    @property
+    def _remedy(self) -> str:
+        return f"lorascope sync {shlex.quote(str(self.folder))}"
 
 
-def run_identity(folder: Path, project: str, entity: str | None) -> dict[str, Any]:
-    """Which W&B run this is, in `wandb.init`'s words: a fresh one, or that which the folder remembers.
-
-    A run that starts over finds its folder emptied and gets a fresh one; a run that goes on stays the same one.
-    """
-    path = folder / WANDB_RUN
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {name: kept[name] for name in ("id", "project", "entity")} | {"resume": "allow"}
-    fresh = {"id": secrets.token_hex(4), "project": project, "entity": entity}
-    path.write_text(json.dumps(fresh) + "\n", encoding="utf-8")
-    return fresh
-
-
-def wandb_mode(wanted: str) -> tuple[str, str]:
-    """Online or offline, and why."""
-    if environment := os.environ.get("WANDB_MODE"):
-        return environment, "WANDB_MODE says so"
-    if wanted != "auto":
-        return wanted, f"logger.wandb.mode={wanted}"
-    return ("online", "a key is configured") if _has_key() else ("offline", "no key is configured")
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    with suppress(OSError, netrc.NetrcParseError):
-        hosts = netrc.netrc(os.environ.get("NETRC") or str(Path("~/.netrc").expanduser())).hosts
-        return any("wandb" in host for host in hosts)
-    return False
-
-
-def _short(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plan.items() if key != "modules"}
-
-
-def _table(plan: Mapping[str, Any]) -> Any:
-    """The targeted modules, a row each."""
+def _silent_wandb() -> Any:
+    """The package, which would write lines of its own among ours."""
+    # W&B's reports on itself go to its server too, and hold up the end of our process by 20 s when that hangs
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    return wandb.Table(columns=list(COLUMNS), data=[[module[name] for name in COLUMNS] for module in plan["modules"]])
-
-
-@contextmanager
-def _data_below(folder: Path) -> Iterator[None]:
-    """W&B keeps a table's bytes in the home folder until they are sent; a run's belong into the run's folder."""
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = before or str((folder / "wandb").absolute())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
+    wandb.setup(settings=wandb.Settings(silent=True))
+    return wandb

@@ -1,0 +1,1 @@
+"""What a run will NEED, before anything is loaded: memory, compute, and what fits on a GPU."""

@@ -1,0 +1,62 @@
+"""The plan's LoRAs as PEFT builds them, and the first layer that they give a backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.estimate.shapes import INTO_ATTENTION, Shapes
+from lorascope.targets.plan import TargetPlan
+
+
+@dataclass(frozen=True)
+class Lora:
+    """One LoRA: on a weight, or on planned parts of one, with their ranks together."""
+
+    name: str
+    layer: int  # -1 outside the blocks
+    stage: int
+    d_in: int
+    d_out: int  # of the whole weight
+    rank: int
+    stored: int  # experts
+    dora: bool
+    rebased: bool  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
+
+    @property
+    def tensors(self) -> tuple[int, int]:
+        """Numbers in A and in B."""
+        return self.stored * self.rank * self.d_in, self.stored * self.rank * self.d_out
+
+
+def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
+    """The LoRAs of a plan, in its order."""
+    ranks: dict[str, int] = {}
+    for part in plan.modules:
+        ranks[part.module] = ranks.get(part.module, 0) + part.rank
+    found = []
+    for module, rank in ranks.items():
+        part = next(one for one in plan.modules if one.module == module)
+        weight = shapes.by_name.get(module)
+        found.append(
+            Lora(
+                name=module,
+                layer=part.layer,
+                stage=weight.stage if weight else INTO_ATTENTION,
+                d_in=part.d_in,
+                d_out=weight.d_out if weight else part.d_out,
+                rank=rank,
+                stored=weight.stored if weight else 1,
+                dora=part.dora,
+                rebased=part.dora and plan.lora_dropout > 0,
+            )
+        )
+    return found
+
+
+def first_layer(adapter: list[Lora], shapes: Shapes, checkpointing: bool) -> int:
+    """The first layer with a backward pass; the number of layers where none has one.
+
+    With checkpointing it is the first of all: TRL then makes the embeddings' output require a gradient.
+    """
+    below = [max(one.layer, 0) for one in adapter if one.name != shapes.head.name]  # the embeddings come before all
+    return 0 if checkpointing else min(below, default=len(shapes.layers))

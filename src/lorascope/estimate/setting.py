@@ -1,0 +1,98 @@
+"""What of a run's config decides memory and compute, on this machine's device or as if on another."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from lorascope.config import Attention, Device, Dtype, RunConfig, Scheme
+
+WIDTHS = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}  # bytes a number
+CHECKPOINTING = "activation_checkpointing"  # train.sft's name of it, and what it was called before transformers 5.23
+CHECKPOINTING_BEFORE = "gradient_checkpointing"
+QUANTIZED_ON_CUDA = "paged_adamw_8bit"  # as training's sft_config chooses
+ADAMW = "adamw_torch"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One micro-batch of a run, and where and how it is computed."""
+
+    device: Device
+    dtype: Dtype  # of the base
+    scheme: Scheme
+    double_quant: bool
+    attention: Attention
+    batch_size: int
+    accumulation: int
+    length: int  # tokens of every row
+    supervised: int  # of them, those with a loss
+    checkpointing: bool
+    optimizer: str
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number of the base."""
+        return WIDTHS[self.dtype]
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether a GPU's memory is counted, rather than the process's."""
+        return self.device is Device.cuda
+
+    @property
+    def tokens(self) -> int:
+        """Padded tokens of a micro-batch."""
+        return self.batch_size * self.length
+
+    @property
+    def padded(self) -> bool:
+        """Whether some row is shorter, so that attention gets a mask; for one row alone there is none."""
+        return self.batch_size > 1
+
+
+def setting_of(
+    config: RunConfig, *, device: Device | None = None, length: int | None = None, supervised: int | None = None
+) -> Setting:
+    """The setting of a run.
+
+    Args:
+        config: resolved, unless `device` is named.
+        device: plan as if on this one: what is `auto` in the config is decided as it is there.
+        length: tokens of the longest row; `train.max_length` where it is not known.
+        supervised: of them, those with a loss; all where it is not known.
+    """
+    config = as_if_on(config, device or config.device)
+    train = config.train
+    length = min(length or train.max_length, train.max_length)
+    checkpointing = train.sft.get(CHECKPOINTING, train.sft.get(CHECKPOINTING_BEFORE))
+    quantized_on_cuda = config.device is Device.cuda and config.quantization.scheme is not Scheme.none
+    return Setting(
+        device=config.device,
+        dtype=config.model.dtype,
+        scheme=config.quantization.scheme,
+        double_quant=config.quantization.double_quant,
+        attention=config.model.attention,
+        batch_size=train.batch_size,
+        accumulation=train.gradient_accumulation,
+        length=length,
+        supervised=min(supervised or length, length),
+        checkpointing=config.device is Device.cuda if checkpointing is None else bool(checkpointing),
+        optimizer=str(train.sft.get("optim", QUANTIZED_ON_CUDA if quantized_on_cuda else ADAMW)),
+    )
+
+
+def as_if_on(config: RunConfig, device: Device) -> RunConfig:
+    """The config with every `auto` decided as on `device`, whether this machine has one or not."""
+    if device is not Device.cuda:
+        from lorascope.models.device import resolve
+
+        return resolve(dataclasses.replace(config, device=device))
+    scheme = Scheme.nf4 if config.quantization.scheme is Scheme.auto else config.quantization.scheme
+    dtype = Dtype.bfloat16 if config.model.dtype is Dtype.auto else config.model.dtype
+    return dataclasses.replace(
+        config,
+        device=device,
+        model=dataclasses.replace(config.model, dtype=dtype),
+        quantization=dataclasses.replace(config.quantization, scheme=scheme),
+    )

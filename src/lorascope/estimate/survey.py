@@ -1,0 +1,167 @@
+"""A model on the meta device comes in, its sizes come out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lorascope.estimate.shapes import (
+    INTO_ATTENTION,
+    INTO_FFN,
+    OUT_OF_ATTENTION,
+    OUT_OF_FFN,
+    Layer,
+    Matrix,
+    Norm,
+    Shapes,
+)
+from lorascope.targets.module_map import ModuleMap, map_modules
+from lorascope.targets.roles import FFN_PLACE, place_of
+from lorascope.targets.weights import weights_of
+
+STAGES = {"o": OUT_OF_ATTENTION, "gate": INTO_FFN, "up": INTO_FFN, "down": OUT_OF_FFN}
+ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_k")
+HEADS = ("num_attention_heads", "n_head")
+ATTENTION_DROPOUT = re.compile(r"att(ention|n)_dropout$")
+BEHIND_FFN = re.compile(r"post_(feedforward|mlp|ffn)")
+KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
+
+
+def survey(model: Any) -> Shapes:
+    """The shapes of a transformers model, as `build_on_meta` gives it."""
+    config = model.config.get_text_config()
+    modules = map_modules(model, str(config.model_type), "")
+    matrices = _matrices(model, modules, _first(config, ACTIVE))
+    output, table = model.get_output_embeddings(), model.get_input_embeddings().weight
+    head_name = next((path for path, module in model.named_modules() if module is output), "")
+    head = next((one for one in matrices if one.name == head_name), None)
+    hidden = _first(config, ("hidden_size", "d_model", "n_embd")) or int(table.shape[1])
+    heads = _first(config, HEADS) or 1
+    kv_heads = 1 if getattr(config, "multi_query", False) else _first(config, KEY_VALUE_HEADS) or heads
+    head_width = _first(config, ("head_dim",)) or hidden // heads
+    return Shapes(
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_width=_first(config, ("qk_head_dim",)) or head_width,
+        value_width=_first(config, ("v_head_dim",)) or head_width,
+        activation=_activation(config),
+        attention_dropout=float(getattr(config, "attention_dropout", 0) or getattr(config, "attn_pdrop", 0) or 0),
+        rotary=any("rotary" in path for path, _ in model.named_modules()),
+        layers=_layers(model, modules, matrices, hidden, {"q": heads, "k": kv_heads}, head_width),
+        outside=tuple(one for one in matrices if one.layer < 0 and one is not head),
+        head=head or Matrix(head_name, -1, (), OUT_OF_FFN, hidden, int(table.shape[0])),
+        parameters=modules.parameters,
+        buffer_bytes=sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
+        checkpoint_width=4 if "float32" in str(config.dtype) else 2,  # a preset does not say: 2, as most are
+    )
+
+
+def _matrices(model: Any, modules: ModuleMap, active: int | None) -> list[Matrix]:
+    """Every weight of a product, with layer, roles and stage."""
+    roles: dict[tuple[str, str], tuple[str, ...]] = {}
+    layers: dict[tuple[str, str], int] = {}
+    for one in modules.projections:
+        roles[one.module, one.parameter] = (*roles.get((one.module, one.parameter), ()), one.role)
+    for one in (*modules.projections, *modules.named):
+        layers[one.module, one.parameter] = one.layer
+    converted = converted_modules(model)
+    found = []
+    for weight in weights_of(model):
+        key = (weight.module, weight.parameter)
+        its = roles.get(key, ())
+        share = min(active or weight.experts, weight.experts)
+        found.append(
+            Matrix(
+                name=weight.name,
+                layer=layers.get(key, -1),
+                roles=its,
+                stage=_stage(weight.name, its),
+                d_in=weight.d_in,
+                d_out=weight.d_out,
+                stored=weight.experts,
+                active=share if weight.experts > 1 else 1,
+                quantized=weight.module in converted,
+            )
+        )
+    return found
+
+
+def converted_modules(model: Any) -> set[str]:
+    """The modules that bitsandbytes takes the place of, by transformers' own rules.
+
+    Linear modules and GPT-2's Conv1D; the head, what is tied to the embeddings and expert stacks stay as they are.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    return {
+        path
+        for path, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(path, kept)
+    }
+
+
+def _layers(
+    model: Any, modules: ModuleMap, matrices: list[Matrix], hidden: int, heads: dict[str, int], head_width: int
+) -> tuple[Layer, ...]:
+    """The blocks: a norm or dropout belongs to the block whose weights share its list and number."""
+    numbers = {
+        (place.stem, place.number): one.layer
+        for one in matrices
+        if one.layer >= 0 and (place := place_of(one.name)) is not None
+    }
+    norms: dict[int, list[Norm]] = {}
+    dropouts: dict[int, int] = {}
+    normed: set[int] = set()
+    for path, module in model.named_modules():
+        place = place_of(path)
+        number = numbers.get((place.stem, place.number)) if place else None
+        if place is None or number is None:
+            continue
+        if "norm" in type(module).__name__.lower():
+            norms.setdefault(number, []).append(_norm(place.inside, module, hidden, heads, head_width))
+            normed |= {number} if BEHIND_FFN.search(place.inside) else set()
+        elif type(module).__name__ == "Dropout" and module.p and not ATTENTION_DROPOUT.search(path):
+            dropouts[number] = dropouts.get(number, 0) + 1
+    by_layer: dict[int, list[Matrix]] = {}
+    for one in matrices:
+        by_layer.setdefault(one.layer, []).append(one)
+    return tuple(
+        Layer(tuple(by_layer.get(number, ())), tuple(norms.get(number, ())), dropouts.get(number, 0), number in normed)
+        for number in range(modules.layers)
+    )
+
+
+def _norm(path: str, module: Any, hidden: int, heads: dict[str, int], head_width: int) -> Norm:
+    """A norm's numbers a token: one as wide as a head is computed for every head of its kind."""
+    from torch import nn
+
+    weight = getattr(module, "weight", None)
+    width = int(weight.numel()) if weight is not None else hidden
+    kind = path.rpartition(".")[2][0]
+    if width == head_width and kind in heads:
+        width *= heads[kind]
+    return Norm(width, upcast=not isinstance(module, nn.LayerNorm | nn.RMSNorm))
+
+
+def _stage(name: str, roles: tuple[str, ...]) -> int:
+    """When a block computes it; a router goes with what it routes."""
+    if roles:
+        return max(STAGES.get(role, INTO_ATTENTION) for role in roles)
+    place = place_of(name)
+    return INTO_FFN if place and FFN_PLACE.search(place.inside) else INTO_ATTENTION
+
+
+def _activation(config: Any) -> str:
+    names = ("hidden_activation", "hidden_act", "activation_function", "ffn_config")
+    return next((str(value) for name in names if isinstance(value := getattr(config, name, None), str)), "gelu")
+
+
+def _first(config: Any, names: tuple[str, ...]) -> int | None:
+    """The first of these settings that is a number above 0."""
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), None)

@@ -1,0 +1,85 @@
+"""Signals that ask a run to end: at once where nothing would be lost, else as soon as its state can be saved."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lorascope.errors import complain
+
+PREEMPTED = 75  # exit code: EX_TEMPFAIL of sysexits.h, run the same command again
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+
+class Preempted(KeyboardInterrupt):
+    """The run was asked to end; what it had is saved."""
+
+
+class _Requests:
+    """What was asked for, and whether it can wait."""
+
+    def __init__(self) -> None:
+        self.asked: str | None = None
+        self.deferring = 0
+
+
+_requests = _Requests()
+
+
+def install() -> None:
+    """Listen to SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 in this process."""
+    _requests.asked = None
+    for number in SIGNALS:
+        signal.signal(number, _heard)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    if _requests.asked is not None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C stops at once
+        return  # a scheduler may ask many times
+    _requests.asked = name
+    if not _requests.deferring:
+        raise Preempted(name)
+    complain(f"{name}: saving at the end of this step, then stopping. Ctrl-C stops at once.")
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal is only noted: whoever is in there asks `asked()` where it can stop."""
+    _requests.deferring += 1
+    try:
+        yield
+    finally:
+        _requests.deferring -= 1
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Inside, no signal comes through; what came is heard afterwards. For writes that must not be cut."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def asked() -> str | None:
+    """The signal that asked this process to end, if one did."""
+    return _requests.asked
+
+
+def stop_if_asked() -> None:
+    """Leave, if a signal asked for it.
+
+    Raises:
+        Preempted: with the signal's name.
+    """
+    if _requests.asked is not None:
+        raise Preempted(_requests.asked)

@@ -1,0 +1,140 @@
+"""Checkpoints that are whole or invisible: what a training writes comes in, folders that can be trusted come out.
+
+A checkpoint is written beside its place, each file is flushed to the disk, a manifest with the files' hashes comes
+last, and a rename makes it visible. What lacks its manifest, or differs from it, is named and passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorascope.errors import RunError
+
+MANIFEST = "manifest.json"
+ASIDE = ".writing-"
+NAME = re.compile(r"checkpoint-(\d+)")
+MARGIN = 64 * 2**20  # bytes that a checkpoint leaves free: records and logs are written to the same disk
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    path: Path
+    step: int
+    meta: dict[str, Any]  # what `write` was given
+
+
+def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str, Any], size: int = 0) -> Checkpoint:
+    """Write a checkpoint and make it visible at once.
+
+    Args:
+        folder: of the run's checkpoints.
+        step: that has been done.
+        fill: writes the files into the folder it is given.
+        meta: plain values to keep with it.
+        size: bytes that it will need, for a look at the disk beforehand.
+
+    Raises:
+        OSError: when it cannot be written whole; nothing of it is left, and older ones stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size and free < size + MARGIN:
+        raise OSError(28, f"{free:,} bytes are free, a checkpoint takes {size:,}", str(folder))
+    aside, place = folder / f"{ASIDE}{step}", folder / f"checkpoint-{step}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        fill(aside)
+        files = {}
+        for path in sorted(aside.rglob("*")):
+            if path.is_file():
+                _flush(path)
+                files[str(path.relative_to(aside))] = {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        (aside / MANIFEST).write_text(json.dumps({"step": step, "meta": meta, "files": files}, indent=1) + "\n")
+        _flush(aside / MANIFEST)
+        _flush(aside)
+        shutil.rmtree(place, ignore_errors=True)
+        aside.rename(place)
+        _flush(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return Checkpoint(place, step, meta)
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The latest whole checkpoint; broken ones are told of, and what was being written is removed."""
+    for aside in folder.glob(f"{ASIDE}*"):
+        shutil.rmtree(aside, ignore_errors=True)
+    for step, path in reversed(list(_listed(folder))):
+        try:
+            return read(path)
+        except RunError as error:
+            warn(f"checkpoint of step {step} passed over: {error.what}")
+    return None
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint, once every file was held against its manifest.
+
+    Raises:
+        RunError: when it is not whole.
+    """
+    remedy = "An earlier one is taken, if there is one."
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        step, meta, files = int(manifest["step"]), dict(manifest["meta"]), dict(manifest["files"])
+    except FileNotFoundError as error:
+        raise RunError(str(path), f"{MANIFEST} is missing.", remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(str(path), f"{MANIFEST} is damaged.", remedy) from error
+    for name, said in files.items():
+        file = path / name
+        try:
+            if not file.is_file():
+                raise RunError(str(path), f"{name} is missing.", remedy)
+            if file.stat().st_size != said["bytes"] or _hash(file) != said["sha256"]:
+                raise RunError(str(path), f"{name} is not what was written.", remedy)
+        except (OSError, KeyError, TypeError) as error:
+            raise RunError(str(path), f"{name} cannot be read.", remedy) from error
+    return Checkpoint(path, step, meta)
+
+
+def thin_out(folder: Path, keep: int, best: int | None = None) -> None:
+    """Remove the oldest checkpoints, down to `keep`; the one of step `best` stays."""
+    listed = [(step, path) for step, path in _listed(folder) if step != best]
+    for _, path in listed[:-keep]:
+        # invisible first, so that a kill in between leaves no half of one
+        gone = path.with_name(f"{ASIDE}gone-{path.name}")
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _listed(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Steps and folders of what is called a checkpoint, oldest first."""
+    found = ((NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*"))
+    yield from sorted((int(name[1]), path) for name, path in found if name)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk; a folder too, so that its entries are there after a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,170 @@
+"""lorascope sync: what is sent, what is not and why, and that nothing is sent twice or forgotten."""
+
+import fcntl
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from lorascope.cli import main
+from lorascope.records.trackers.wandb_files import sessions
+from records.fake_wandb import begin, finish, log, logged_in
+
+
+@pytest.fixture(scope="module")
+def offline_run(tmp_path_factory):
+    """The folder of a run whose W&B run was offline."""
+    folder = tmp_path_factory.mktemp("offline") / "a-run"
+    with pytest.MonkeyPatch.context() as patch, logged_in(patch):
+        patch.setenv("WANDB_MODE", "offline")
+        trackers = begin(folder)
+        log(trackers, 0, 1, 2)
+        finish(trackers)
+    return folder
+
+
+@pytest.fixture
+def runs(offline_run, tmp_path):
+    shutil.copytree(offline_run, tmp_path / "runs" / "a-run")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with logged_in(monkeypatch) as fake:
+        yield fake
+
+
+@pytest.fixture
+def sync(capsys):
+    def run(*words) -> tuple[int, list[str]]:
+        """The exit code and the lines of `lorascope sync`."""
+        code = 0
+        try:
+            main(["sync", *map(str, words)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, (told.out + told.err).splitlines()
+
+    return run
+
+
+def left_processes(folder: Path) -> list[str]:
+    """W&B's processes that were started for a folder and live."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append((process / "comm").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def test_it_sends_once_and_says_what_it_would_send(runs, server, sync):
+    session = sessions(runs / "a-run")[0].file.parent.name
+    assert sync(runs, "--dry-run") == (0, [f"to send          a-run  3 rows in {session}"])
+    assert server.requests == []
+    code, lines = sync(runs)
+    (name,) = server.runs
+    assert (code, lines) == (0, [f"sent             a-run  http://127.0.0.1:{server.port}/me/lorascope/runs/{name}"])
+    assert list(server.steps(name)) == [0, 1, 2]
+    asked = len(server.requests)
+    assert sync(runs / "a-run") == (0, ["nothing to send  a-run"])
+    assert len(server.requests) == asked
+
+
+def test_what_the_environment_says_of_a_training_does_not_keep_it_from_being_sent(runs, server, sync, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    monkeypatch.chdir(runs)
+    assert sync(".")[0] == 0
+    (name,) = server.runs
+    assert name in sessions(runs / "a-run")[0].file.name
+    assert [path.name for path in runs.iterdir()] == ["a-run"]
+
+
+def test_without_a_key_it_says_where_one_comes_from(runs, server, sync, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    code, lines = sync(runs)
+    assert code == 2
+    assert lines == [
+        "WANDB_API_KEY: no key is configured, so nothing can be sent to W&B.",
+        "  Run: wandb login, or set WANDB_API_KEY. Then repeat this command.",
+    ]
+    assert sync(runs, "--dry-run")[0] == 0
+
+
+@pytest.mark.parametrize("spare", ["", "UpsertBucket"])
+def test_a_refusal_is_told_and_what_was_refused_is_still_to_be_sent(spare, runs, server, sync):
+    server.spare = spare
+    server.turn("401")
+    code, (line,) = sync(runs)
+    assert code == 1
+    assert line.startswith("failed           a-run  ")
+    assert ("Fatal error while uploading data" if spare else "said the fake: 401") in line
+    assert sync(runs, "--dry-run")[1][0].startswith("to send")
+
+
+def test_it_has_an_end_and_leaves_no_process(runs, server, sync):
+    server.turn("hang")
+    began = time.monotonic()
+    assert sync(runs, "--timeout", 2) == (1, ["failed           a-run  took longer than 2 s"])
+    assert time.monotonic() - began < 8
+    time.sleep(0.5)
+    assert left_processes(runs) == []
+
+
+def test_of_many_runs_it_does_not_try_all_when_the_server_is_gone(runs, server, sync, monkeypatch):
+    for name in ("b-run", "c-run", "d-run"):
+        shutil.copytree(runs / "a-run", runs / name)
+    server.turn("down")
+    monkeypatch.setenv("WANDB__GRAPHQL_RETRY_MAX", "0")
+    code, lines = sync(runs)
+    assert code == 1
+    assert [line.split()[0] for line in lines] == ["failed", "failed", "The"]
+    assert "connection refused" in lines[0]
+    server.turn("up")
+
+
+def test_a_run_that_is_at_work_is_left_alone(runs, server, sync):
+    with (runs / "a-run" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert sync(runs) == (0, ["still running    a-run"])
+        assert sync(runs, "--dry-run") == (0, ["still running    a-run"])
+    assert server.runs == {}
+
+
+def test_a_file_that_ends_within_a_record_is_sent_up_to_there_and_an_empty_one_is_nothing(runs, server, sync):
+    (session,) = sessions(runs / "a-run")
+    shutil.copytree(runs / "a-run", runs / "b-run")
+    (empty,) = sessions(runs / "b-run")
+    raw = session.file.read_bytes()
+    session.file.write_bytes(raw[:-9])
+    empty.file.write_bytes(raw[:7])
+    code, lines = sync(runs)
+    assert code == 0
+    assert [line[:15] for line in lines] == ["sent           ", "nothing to send"]
+    (name,) = server.runs
+    assert list(server.steps(name)) == [0, 1, 2]
+    assert sync(runs)[1][0].startswith("nothing to send")
+
+
+def test_a_session_before_one_that_is_sent_takes_that_with_it(runs, server, sync):
+    """Alone it would put the run back to its own summary and end."""
+    (first,) = sessions(runs / "a-run")
+    later = first.file.parent.with_name("offline-run-29990101_000000-" + first.file.stem.removeprefix("run-"))
+    shutil.copytree(first.file.parent, later)
+    sessions(runs / "a-run")[1].mark(sent=True)
+    assert f"6 rows in {first.file.parent.name}, {later.name}" in sync(runs, "--dry-run")[1][0]
+
+
+def test_places_without_runs(tmp_path, sync):
+    assert sync(tmp_path) == (0, [f"No W&B run is kept below {tmp_path}."])
+    code, lines = sync(tmp_path / "none")
+    assert code == 1
+    assert "is not a folder" in lines[0]
