@@ -108,12 +108,15 @@ def test_every_command_in_the_readme_composes(words, tmp_path):
     compose([re.sub(r"=([\w-]+),.*", r"=\1", word) for word in words], extra_dir=own)
 
 
-TRANSCRIPTS = re.findall(r"```\n\$ python train\.py ([^\n]*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+TRANSCRIPTS = re.findall(
+    r"```\n\$ (python train\.py|lorascope) ([^\n]*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+)
 
 
-@pytest.mark.parametrize(("words", "shown"), TRANSCRIPTS, ids=[words for words, _ in TRANSCRIPTS])
-def test_what_the_readme_shows_is_what_the_command_prints(words, shown):
-    command = [sys.executable, "train.py", *shlex.split(words)]
+@pytest.mark.parametrize(("program", "words", "shown"), TRANSCRIPTS, ids=[words for _, words, _ in TRANSCRIPTS])
+def test_what_the_readme_shows_is_what_the_command_prints(program, words, shown):
+    start = ["train.py"] if "train" in program else [str(Path(sys.executable).with_name("lorascope"))]
+    command = [*([sys.executable] if "train" in program else []), *start, *shlex.split(words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.stdout + done.stderr).strip() == shown.strip()
 

@@ -38,14 +38,14 @@ def held_bytes(model: Any) -> int:
     def add(value: Any) -> None:
         if isinstance(value, torch.Tensor):
             found[value.untyped_storage().data_ptr()] = value.numel() * value.element_size()
-        if (state := getattr(value, "quant_state", None)) is not None:
-            for part in (state, state.state2):
-                for name in ("absmax", "code", "offset"):
-                    add(getattr(part, name, None))
-        add(getattr(value, "SCB", None))
 
     for value in (*model.parameters(), *model.buffers()):
+        state = getattr(value, "quant_state", None)
+        for part in (state, getattr(state, "state2", None)):
+            for name in ("absmax", "code", "offset"):
+                add(getattr(part, name, None))
         add(value)
+        add(getattr(value, "SCB", None))
     return sum(found.values())
 
 

@@ -1,17 +1,16 @@
 """What an offline W&B run holds, read back from its own file: LevelDB blocks of W&B's protocol buffers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lorascope.records.record import Status
 from lorascope.records.store import open_run
 from lorascope.records.trackers.wandb import run_identity, wandb_mode
 from lorascope.records.trackers.wandb_files import read_wandb
+from records.fake_wandb import KEY, logged_in
 
 
 def read_offline_run(folder: Path) -> dict[str, Any]:
@@ -40,6 +39,8 @@ def read_offline_run(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def run_with_wandb(tiny, tmp_path_factory):
+    import wandb
+
     from lorascope.compose import compose
     from lorascope.models.device import resolve
     from lorascope.records.store import run_folder
@@ -54,6 +55,7 @@ def run_with_wandb(tiny, tmp_path_factory):
         ]
     )  # fmt: skip
     record = execute(config)
+    wandb.teardown()  # as at the end of a process: by then all is written
     return record, read_offline_run(run_folder(resolve(config)))
 
 
@@ -142,37 +144,45 @@ def test_a_run_that_goes_on_stays_the_same_wandb_run_and_one_that_starts_over_is
         assert again["id"] != first["id"]
 
 
-SILENT_SERVER = """
-import sys
-from lorascope.cli import train
-from lorascope.records.trackers import wandb
-wandb.INIT_SECONDS = 1
-train()
-"""
+@pytest.fixture
+def online_words(tiny_words):
+    return [*(word for word in tiny_words if word != "logger=none"), "logger=wandb", "train.logging_steps=1"]
 
 
-def test_a_server_that_does_not_answer_leaves_the_run_offline_and_the_key_unwritten(tiny_words):
-    """A process of its own: W&B reads its server's address once."""
-    key = "0123456789abcdef" * 2 + "DISTINCT"
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
-    environment |= {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # discard: nobody listens
-    words = [*(word for word in tiny_words if word != "logger=none"), "logger=wandb", "train.max_steps=1"]
-    done = subprocess.run(
-        [sys.executable, "-c", SILENT_SERVER, *words],
-        env=environment, capture_output=True, text=True, timeout=90,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "it did not answer" in done.stdout
-    assert key not in done.stdout + done.stderr
-    (folder,) = (
-        path.parent
-        for path in Path(next(word for word in words if word.startswith("runs_dir=")).partition("=")[2]).glob(
-            "*/run.json"
-        )
-    )
-    assert [path for path in folder.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
-    (offline,) = folder.glob("wandb/offline-run-*")
-    assert json.loads((folder / "wandb.json").read_text())["id"] in offline.name
+def test_a_whole_run_arrives_at_the_server(online_words, monkeypatch):
+    from lorascope.compose import compose
+    from lorascope.run import execute
+
+    with logged_in(monkeypatch) as server:
+        record = execute(compose(online_words))
+    (run,) = server.runs.values()
+    assert run["config"]["target"]["value"] == record.config["target"]
+    assert [row["eval_loss"] for row in run["lines"] if "eval_loss" in row] == [
+        record.metrics["eval_loss"]["base"],
+        record.metrics["eval_loss"]["value"],
+    ]
+    assert len([row for row in run["lines"] if "loss" in row]) == record.timing["steps"]
+    assert run["summary"]["trainable_parameters"] == record.plan["trainable_parameters"]
+    assert (run["summary"]["status"], run["exit_code"]) == ("done", 0)
+
+
+def test_a_server_that_is_gone_leaves_a_whole_run_offline_and_the_key_unwritten(online_words, monkeypatch, capfd):
+    from lorascope.compose import compose
+    from lorascope.run import execute
+
+    with logged_in(monkeypatch) as server:
+        server.turn("down")
+        record = execute(compose([*online_words, "train.max_steps=1"]))
+    folder = Path(record.config["runs_dir"]) / record.name
+    told = capfd.readouterr()
+    assert record.status is Status.done
+    assert "it did not answer" in told.out
+    assert f"send it later with: lorascope sync {folder}" in told.out
+    assert KEY not in told.out + told.err
+    assert [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
+    (session,) = folder.glob("wandb/*run-*-*")
+    assert session.name.startswith("offline-")
+    assert json.loads((folder / "wandb.json").read_text())["id"] in session.name
 
 
 def test_the_local_history_tells_the_same(run_with_wandb, tiny):

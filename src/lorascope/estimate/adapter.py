@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lorascope.estimate.shapes import INTO_ATTENTION, Shapes
-from lorascope.targets.plan import TargetPlan
+from lorascope.targets.plan import PlannedModule, TargetPlan
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,12 @@ class Lora:
 
 def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
     """The LoRAs of a plan, in its order."""
-    ranks: dict[str, int] = {}
+    parts: dict[str, list[PlannedModule]] = {}
     for part in plan.modules:
-        ranks[part.module] = ranks.get(part.module, 0) + part.rank
+        parts.setdefault(part.module, []).append(part)
     found = []
-    for module, rank in ranks.items():
-        part = next(one for one in plan.modules if one.module == module)
-        weight = shapes.by_name.get(module)
+    for module, its in parts.items():
+        part, weight = its[0], shapes.by_name.get(module)
         found.append(
             Lora(
                 name=module,
@@ -44,7 +43,7 @@ def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
                 stage=weight.stage if weight else INTO_ATTENTION,
                 d_in=part.d_in,
                 d_out=weight.d_out if weight else part.d_out,
-                rank=rank,
+                rank=sum(one.rank for one in its),
                 stored=weight.stored if weight else 1,
                 dora=part.dora,
                 rebased=part.dora and plan.lora_dropout > 0,

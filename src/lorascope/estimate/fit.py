@@ -36,7 +36,7 @@ class Suggestion:
         """The overrides that choose it."""
         return (
             f"train.batch_size={self.batch_size} train.gradient_accumulation={self.gradient_accumulation} "
-            f"+train.sft.{CHECKPOINTING}={str(self.checkpointing).lower()}"
+            f"train.sft.{CHECKPOINTING}={str(self.checkpointing).lower()}"
         )
 
 

@@ -24,17 +24,17 @@ def training_logits(shapes: Shapes, setting: Setting, adapter: list[Lora]) -> li
         return [Block("tile", tile * setting.width), Block("gradient", losses * shapes.hidden * FLOAT32, 2)]
     # log-probabilities and, in the backward, two gradients of them
     chosen = losses * shapes.head.d_out * FLOAT32
-    return max([Block("logits", chosen, 3)], _forward(shapes, setting, setting.batch_size, FLOAT32), key=total)
+    return max([Block("logits", chosen, 3)], _forward(shapes, setting, setting.batch_size), key=total)
 
 
 def evaluation_logits(shapes: Shapes, setting: Setting) -> list[Block]:
     """At the loss of an evaluation's largest batch."""
-    return _forward(shapes, setting, max(1, EVALUATED // setting.length), FLOAT32)
+    return _forward(shapes, setting, max(1, EVALUATED // setting.length))
 
 
-def _forward(shapes: Shapes, setting: Setting, rows: int, width: int) -> list[Block]:
+def _forward(shapes: Shapes, setting: Setting, rows: int) -> list[Block]:
     """Logits of some columns, those with a loss in float32, and their log-probabilities."""
     columns = min(setting.length, COLUMNS * setting.supervised)
     chosen = rows * setting.supervised * shapes.head.d_out
     computed = Block("logits", rows * columns * shapes.head.d_out * setting.width)
-    return [computed, Block("log-probabilities", chosen * width, 2)]
+    return [computed, Block("log-probabilities", chosen * FLOAT32, 2)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import warnings
 from typing import TYPE_CHECKING
 
 from lorascope.config import ModelConfig
@@ -11,6 +12,8 @@ from lorascope.models.hub import from_hub
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+SIZES = "Look at the sizes, heads and names in config.json, or in model.architecture."
 
 
 def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
@@ -40,7 +43,7 @@ def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
 
 def is_local(path: str) -> bool:
     """Whether `path` is meant as a folder on this machine, rather than a hub id such as org/name."""
-    return Path(path).expanduser().is_dir() or path.startswith(("/", ".", "~")) or path.count("/") > 1
+    return os.path.isdir(os.path.expanduser(path)) or path.startswith(("/", ".", "~")) or path.count("/") > 1
 
 
 def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -52,15 +55,23 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
     import torch
     from transformers import AutoModelForCausalLM
 
+    place = f"model type '{config.model_type}'"
     try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except ValueError as error:
-        raise ModelError(
-            f"model type '{config.model_type}'",
-            "transformers has no causal language model of this type.",
-            "lorascope fine-tunes causal language models.",
-        ) from error
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever a model's code raises for sizes that it cannot have
+        if "Unrecognized configuration class" in str(error):
+            raise ModelError(
+                place,
+                "transformers has no causal language model of this type.",
+                "lorascope fine-tunes causal language models.",
+            ) from error
+        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".")
+        raise ModelError(place, f"cannot be built as its config says: {what}.", SIZES) from error
+    if empty := [name for name, parameter in model.named_parameters() if not parameter.numel()]:
+        raise ModelError(place, f"{empty[0]} has no values as its config says.", SIZES)
+    return model
 
 
 def architecture_notes(loaded: PretrainedConfig, model: ModelConfig) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,11 @@ from typing import Any
 from lorascope.config import ModelConfig
 from lorascope.errors import ModelError, out_of_memory
 
+# files of a model folder that hold one JSON object each
+OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "adapter_config.json", "model.safetensors.index.json",
+)  # fmt: skip
 PLAN_HINT = "The plan works without: dry_run=true."
 
 
@@ -22,22 +29,60 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
     assert model.path
     options["trust_remote_code"] = model.trust_remote_code  # without it, transformers stops and asks on the terminal
     if local:
-        folder = Path(model.path).expanduser()
-        if not (folder / "config.json").is_file():
-            what = "has no config.json." if folder.is_dir() else "is not a folder."
-            raise ModelError(f"model.path={model.path}", what, "Name a folder that save_pretrained wrote, or a hub id.")
+        folder, place = Path(os.path.expanduser(model.path)), f"model.path={model.path}"
+        _check_folder(folder, place)
         try:
             return load(str(folder), local_files_only=True, **options)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            raise _unknown_code(error, f"model.path={model.path}") or ModelError(
-                f"model.path={model.path}", f"cannot be loaded: {_first_line(error)}", "Look into the folder."
-            ) from error
+            raise _unknown_code(error, place) or _unreadable(error, folder, place) from error
+    online = reachable(model)
     try:
-        return load(model.path, revision=model.revision, local_files_only=not reachable(model), **options)
-    except (OSError, ValueError) as error:
+        return load(model.path, revision=model.revision, local_files_only=not online, **options)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         raise explain(error, model) from error
+
+
+def _check_folder(folder: Path, place: str) -> None:
+    if os.path.isfile(folder / "config.json"):  # which takes names of every length and kind
+        return
+    remedy = "Name a folder that save_pretrained wrote, or a hub id."
+    if os.path.isfile(folder / "adapter_config.json"):
+        raise ModelError(place, "holds an adapter, no model.", "Name the base that it was trained on.")
+    raise ModelError(place, "has no config.json." if os.path.isdir(folder) else "is not a folder.", remedy)
+
+
+def _unreadable(error: Exception, folder: Path, place: str) -> ModelError:
+    """Which file of the folder stopped the loading, where that can be seen; the library does not always say."""
+    what = _first_line(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+    for path in (folder / name for name in OBJECTS):
+        if os.path.isfile(path) and (broken := _no_object(path)):
+            what = f"{path.name} {broken}"
+    for path in sorted(folder.glob("*.safetensors")):
+        if broken := _no_safetensors(path):
+            what = f"{path.name} {broken}"
+    return ModelError(place, f"cannot be loaded: {what.rstrip('.')}.", "Mend the folder, or copy it anew.")
+
+
+def _no_object(path: Path) -> str:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"is no JSON that can be read ({_first_line(error)})"
+    return "" if isinstance(held, dict) else f"holds {type(held).__name__}, not an object with names"
+
+
+def _no_safetensors(path: Path) -> str:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return ""
+    except Exception as error:
+        return f"is cut or damaged ({_first_line(error)})"
 
 
 def reachable(model: ModelConfig) -> bool:
@@ -57,6 +102,8 @@ def reachable(model: ModelConfig) -> bool:
     except (OfflineModeIsEnabled, OSError):
         return False
     except Exception as error:
+        if isinstance(error, ValueError):
+            raise explain(error, model) from error
         if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2", "requests"):
             return False
         raise
@@ -65,7 +112,12 @@ def reachable(model: ModelConfig) -> bool:
 
 def explain(error: Exception, model: ModelConfig) -> ModelError:
     """The hub's refusal in the user's words."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     chain: list[BaseException] = []
     link: BaseException | None = error
@@ -87,6 +139,8 @@ def explain(error: Exception, model: ModelConfig) -> ModelError:
             f"the hub knows no model {model.path}, or it is private.",
             "Check the id; for a private one set HF_TOKEN.",
         )
+    if any(isinstance(link, HFValidationError) for link in chain):
+        return ModelError(place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER.")
     if unknown := _unknown_code(error, place):
         return unknown
     text = " ".join(str(link) for link in chain)
@@ -121,4 +175,5 @@ def _unknown_code(error: Exception, place: str) -> ModelError | None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,21 +40,43 @@ def load_base(config: RunConfig) -> Base:
     path, revision = _where(config.model)
     local = is_local(path.path or "")
     tokenizer = load_tokenizer(config.model)
-    model = from_hub(
+    model, loaded = from_hub(
         AutoModelForCausalLM.from_pretrained,
         path,
         local=local,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, by name
         dtype=torch_dtype(config.model),
         attn_implementation=str(config.model.attention),
         quantization_config=quantization_config(config.quantization, config.model),
         device_map={"": str(config.device)},
     )
+    _check_loaded(loaded, path)
     keep_weights_as_they_are(model)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
     commit = getattr(model.config, "_commit_hash", None)
     return Base(model, tokenizer, revision or commit or "local")
+
+
+def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
+    """Refuse a base that is not what was trained: transformers draws at random what the weights lack, and goes on.
+
+    Raises:
+        ModelError: naming the first weight that is missing or of another shape.
+    """
+    place, remedy = f"model.path={model.path}", "Copy weights and config.json anew, from one place."
+    if other := sorted(loaded["mismatched_keys"]):
+        name, found, wanted = (*other[0], "", "")[:3]
+        what = f"{name} is {_shape(found)}, and {_shape(wanted)} by config.json"
+        raise ModelError(place, f"{what} ({len(other)} weights of another shape).", remedy)
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(place, f"its weights lack {missing[0]} ({len(missing)} that config.json asks for).", remedy)
+
+
+def _shape(size: Any) -> str:
+    return " x ".join(map(str, size))
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -67,6 +91,12 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     tokenizer = from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or ""))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"model.path={path.path}",
+            "its tokenizer names no token that ends a text.",
+            "Add eos_token: tokenizer_config.json",
+        )
     return tokenizer
 
 
@@ -84,7 +114,7 @@ def base_folder(model: ModelConfig) -> Path | None:
     where, _ = _where(model)
     assert where.path
     if is_local(where.path):
-        return Path(where.path).expanduser()
+        return Path(os.path.expanduser(where.path))
     found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
     return Path(found).parent if isinstance(found, str) else None
 

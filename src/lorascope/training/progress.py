@@ -32,6 +32,8 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
             bar.step(tell=False)  # this step's loss is logged after it
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if "train_loss" in (logs or {}):  # the end of a session is no step
+                return
             values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
             if "loss" in values:
                 speed = (state.num_input_tokens_seen - self.read) / (time.perf_counter() - self.began)

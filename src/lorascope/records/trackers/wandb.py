@@ -12,6 +12,7 @@ from typing import Any
 
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.redact import redact
+from lorascope.records.store import WANDB
 from lorascope.records.trackers.history import read_history
 from lorascope.records.trackers.wandb_account import run_identity, wandb_mode
 from lorascope.records.trackers.wandb_files import NOTHING, Session, sessions
@@ -64,6 +65,7 @@ class Wandb:
             return self._init(record)
         except Exception:  # the id is in use: by a W&B process that is not ours to end. Sent is it under its own id.
             self.identity["id"] += "-offline"
+            self._clear()
             return self._init(record)
 
     def _init(self, record: RunRecord) -> Any:
@@ -109,15 +111,20 @@ class Wandb:
         return held
 
     def _let_go(self) -> None:
-        """Forget a start that failed: W&B's process would say that the id is in use, and `lorascope sync` send it."""
+        """Make W&B's process forget a start that failed: it would say that the id is in use."""
         import wandb
 
         if wandb.setup().most_recent_active_run is None:  # else it is somebody's, whose run would be ended
             with suppress(Exception, SystemExit):
                 wandb.teardown()
-        for session in sessions(self.folder):
-            if session not in self.earlier:
-                shutil.rmtree(session.file.parent, ignore_errors=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what a start that failed has left, which holds nothing to send."""
+        kept = {session.file.parent for session in self.earlier}
+        for path in (self.folder / WANDB).glob("*run-*"):
+            if path not in kept and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
 
     def _define(self, metrics: Mapping[str, str]) -> None:
         self.run.define_metric(STEP, hidden=True)
