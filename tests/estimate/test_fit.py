@@ -57,7 +57,7 @@ def test_the_fastest_that_fits_comes_first(mistral):
     assert not any(one.fits for one in larger)
     assert best.words == (
         f"train.batch_size={best.batch_size} train.gradient_accumulation={best.gradient_accumulation} "
-        "+train.sft.activation_checkpointing=false"
+        "train.sft.activation_checkpointing=false"
     )
 
 

@@ -95,8 +95,30 @@ def encode(
     return Encoded(tuple(ids), tuple(labels), rows_hash(kept), truncated, skipped, last_answer_only)
 
 
+def check_vocabulary(data: Encoded, pad_id: int, model: Any) -> None:
+    """Refuse token ids that the model has no embedding for: its tokenizer is another model's.
+
+    Raises:
+        DataError: naming the highest of them.
+    """
+    known = len(model.get_input_embeddings().weight)
+    highest = max(pad_id, *map(max, data.input_ids))
+    if highest >= known:
+        raise DataError(
+            "model",
+            f"its tokenizer makes token ids up to {highest}, and it has embeddings for {known}.",
+            "Take the tokenizer that came with these weights.",
+        )
+
+
 def _nothing_learned(bad: list[tuple[str, int, int]], max_length: int) -> DataError:
     place, start, length = bad[0]
+    if start >= length:
+        return DataError(
+            place,
+            "the chat template leaves no token of its answer.",
+            "Look at the template in the model's folder; lorascope preview shows what it makes of a row.",
+        )
     return DataError(
         place,
         f"its completion begins after {start} tokens, and train.max_length is {max_length}.",
@@ -124,7 +146,9 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
         return _by_prefixes(row, tokenizer)
     except Exception as error:  # a template raises whatever its author chose
         raise DataError(
-            place, f"the chat template refuses it: {str(error).strip()}", "Mend the row's turns."
+            place,
+            f"the chat template refuses it: {str(error).strip() or type(error).__name__}",
+            "Mend the row's turns, or the template in the model's folder.",
         ) from error
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.data.batches import padded
-from lorascope.data.tokens import Encoded
+from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.models.likelihood import token_losses
 
 BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by length, so little of it is padding
@@ -46,9 +46,13 @@ def eval_loss(
 
     Returns:
         The sum in float64 and its token count. A non-finite row makes the sum non-finite: nothing is dropped.
+
+    Raises:
+        DataError: for a token id that the model does not know.
     """
     import torch
 
+    check_vocabulary(data, pad_id, model)
     training = model.training
     model.eval()
     nats, tokens = 0.0, 0

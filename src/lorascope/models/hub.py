@@ -36,7 +36,8 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
         except Exception as error:
             if out_of_memory(error):
                 raise
-            raise _unknown_code(error, place) or _unreadable(error, folder, place) from error
+            part = "its tokenizer " if "Tokenizer" in getattr(load, "__qualname__", "") else ""
+            raise _unknown_code(error, place) or _unreadable(error, folder, place, part) from error
     online = reachable(model)
     try:
         return load(model.path, revision=model.revision, local_files_only=not online, **options)
@@ -55,16 +56,20 @@ def _check_folder(folder: Path, place: str) -> None:
     raise ModelError(place, "has no config.json." if os.path.isdir(folder) else "is not a folder.", remedy)
 
 
-def _unreadable(error: Exception, folder: Path, place: str) -> ModelError:
+def _unreadable(error: Exception, folder: Path, place: str, part: str) -> ModelError:
     """Which file of the folder stopped the loading, where that can be seen; the library does not always say."""
-    what = _first_line(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+    what = _first_line(error)
+    if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
+        what = f"{type(error).__name__}: {what}"  # a KeyError's text is the key alone
+    if "backend tokenizer" in what:
+        what = "there is no tokenizer.json"
     for path in (folder / name for name in OBJECTS):
         if os.path.isfile(path) and (broken := _no_object(path)):
             what = f"{path.name} {broken}"
     for path in sorted(folder.glob("*.safetensors")):
         if broken := _no_safetensors(path):
             what = f"{path.name} {broken}"
-    return ModelError(place, f"cannot be loaded: {what.rstrip('.')}.", "Mend the folder, or copy it anew.")
+    return ModelError(place, f"{part}cannot be loaded: {what.rstrip('.')}.", "Mend the folder, or copy it anew.")
 
 
 def _no_object(path: Path) -> str:
@@ -72,7 +77,7 @@ def _no_object(path: Path) -> str:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         return f"is no JSON that can be read ({_first_line(error)})"
-    return "" if isinstance(held, dict) else f"holds {type(held).__name__}, not an object with names"
+    return "" if isinstance(held, dict) else "holds no object with names"
 
 
 def _no_safetensors(path: Path) -> str:

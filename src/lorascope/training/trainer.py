@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Device, RunConfig, Scheduler, Scheme
-from lorascope.data.tokens import Encoded
+from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
@@ -71,9 +71,11 @@ def train_adapter(
 
     Raises:
         ConfigError: when SFTConfig refuses a setting.
+        DataError: for a token id that the model does not know.
         RunError: when a loss or gradient is not finite.
         Preempted: when a signal asked for it, with the state saved.
     """
+    check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
     with _head_hidden(model) if adapted_head else nullcontext():
         trainer = trainer_class()(
