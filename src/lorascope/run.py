@@ -45,6 +45,7 @@ from lorascope.targets.module_map import ModuleMap, read_model
 from lorascope.targets.plan import TargetPlan, plan_targets
 from lorascope.terminal import Bar, console, waiting, warn
 from lorascope.training.checkpoints import Checkpoint, newest
+from lorascope.training.exact import check_resumable
 from lorascope.training.progress import progress_callback
 from lorascope.training.start import check_init, start_adapter
 from lorascope.training.trainer import Saving, Trained, train_adapter
@@ -83,8 +84,8 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
         out.print("Nothing was run (dry_run=true).")
         return None
     check_installed(config.logger)
-    with open_run(config, lambda checkpoints: newest(checkpoints, warn)) as (record, folder):
-        checkpoint = newest(folder / CHECKPOINTS, lambda told: None)
+    with open_run(config, lambda checkpoints: newest(checkpoints, warn, check_resumable)) as (record, folder):
+        checkpoint = newest(folder / CHECKPOINTS, lambda told: None, check_resumable)
         record.environment = environment()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
         _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,11 @@ pytestmark = [
 
 def test_the_peak_of_a_run_is_within_15_percent_of_its_estimate(tmp_path):
     words = [
-        "device=cpu", "quantization=none", "train.max_steps=3", "dataset.max_train_samples=48",
-        "dataset.max_eval_samples=24", "logger=none", f"runs_dir={tmp_path}",
+        "device=cpu", "quantization=none", "train.max_steps=2", "dataset.max_train_samples=24",
+        "dataset.max_eval_samples=6", "logger=none", f"runs_dir={tmp_path}",
     ]  # fmt: skip
-    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=True, capture_output=True, timeout=400)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads wait for each other where cores are shared
+    subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, env=alone, check=True, capture_output=True)
     record = json.loads(next(tmp_path.glob("*/run.json")).read_text())
 
     config = compose(words)

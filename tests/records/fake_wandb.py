@@ -1,20 +1,15 @@
-"""A W&B server in a thread, as small as wandb-core lets it be, and sessions of a run that tell it of steps."""
+"""A W&B server in a thread, as small as wandb-core lets it be, with switches for what goes wrong with a real one."""
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-
-KEY = "0123456789abcdef" * 2 + "DISTINCT"
 
 
 class FakeWandb:
@@ -157,101 +152,3 @@ def handler(fake: FakeWandb) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-# a run that tells W&B of steps, without a model
-
-
-@contextmanager
-def logged_in(monkeypatch: Any) -> Iterator[FakeWandb]:
-    """A server that this process is logged in to; W&B's own process ends with it."""
-    import wandb
-
-    from lorascope.records.trackers import wandb as tracker
-
-    wandb.teardown()  # it remembers the server that an earlier test named
-    fake = FakeWandb()
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{fake.port}")
-    monkeypatch.setattr(tracker, "INIT_SECONDS", 1)
-    monkeypatch.setattr(tracker, "FINISH_SECONDS", 1)
-    try:
-        yield fake
-    finally:
-        fake.turn("up")
-        wandb.teardown()
-        fake.down()
-
-
-@functools.cache
-def config() -> Any:
-    from lorascope.compose import compose
-
-    return compose(["logger=wandb"])
-
-
-def a_record(status: str = "running") -> Any:
-    from lorascope.config import as_dict
-    from lorascope.records.record import RunRecord, Status
-
-    plan = {"modules": [dict.fromkeys(("name", "layer", "role", "rank", "alpha", "scale", "parameters"), 1)]}
-    metrics = {"eval_loss": {"value": 0.5, "base": 1.5}} if status == "done" else {}
-    return RunRecord(
-        run_id="1", run_hash="1", name="a-run", status=Status(status), config=as_dict(config()), started="", plan=plan,
-        metrics=metrics,
-    )  # fmt: skip
-
-
-def begin(folder: Path, warned: list[str] | None = None) -> Any:
-    """The trackers of a session in the run's folder; one that could not start fails the test, unless it is listened."""
-    from lorascope.records.trackers import open_trackers
-
-    folder.mkdir(parents=True, exist_ok=True)
-    told: list[str] = [] if warned is None else warned
-    trackers = open_trackers(config().logger, a_record(), folder, {"eval_loss": "lower"}, told.append)
-    assert len(trackers.trackers) == 2 or warned is not None, told
-    return trackers
-
-
-def log(trackers: Any, *steps: int, loss: float = 1.0) -> None:
-    for step in steps:
-        trackers.log(step, {"loss": loss + step})
-
-
-def arrive(server: FakeWandb, rows: int) -> None:
-    """Waits until the server has so many rows."""
-    deadline = time.monotonic() + 20
-    while sum(len(run["lines"]) for run in server.runs.values()) < rows:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def finish(trackers: Any) -> str:
-    """Ends the session and its process well; the line that the user reads."""
-    import wandb
-
-    trackers.finish(a_record("done"))
-    told = "\n".join(trackers.notes)
-    wandb.teardown()  # as at the end of a process: by then all is written
-    return told
-
-
-def kill_core(flushed: bool = True) -> None:
-    """W&B's own process is killed, by default after it has written what it was told."""
-    import wandb
-
-    time.sleep(1.3 if flushed else 0)
-    core = wandb.setup()._connection._proc._process
-    core.kill()
-    core.wait()
-    time.sleep(0.2)
-
-
-def cut(flushed: bool = True) -> None:
-    """The session's process is killed: W&B's own then ends at once too, and neither writes nor sends any more."""
-    import wandb
-
-    kill_core(flushed)
-    with suppress(Exception, SystemExit):
-        wandb.teardown()

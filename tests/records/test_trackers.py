@@ -215,7 +215,7 @@ def test_tensorboard_shows_each_step_once_after_a_rewind(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from lorascope.records.trackers.tensorboard import TensorBoard
-    from records.fake_wandb import a_record
+    from records.wandb_sessions import a_record
 
     for steps, after in (((0, 1, 2, 3), None), ((2, 3, 4), 1)):
         tracker = TensorBoard(a_record(), tmp_path, {})

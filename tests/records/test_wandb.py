@@ -8,9 +8,10 @@ import pytest
 
 from lorascope.records.record import Status
 from lorascope.records.store import open_run
+from lorascope.records.trackers import wandb as tracker
 from lorascope.records.trackers.wandb import run_identity, wandb_mode
 from lorascope.records.trackers.wandb_files import read_wandb
-from records.fake_wandb import KEY, logged_in
+from records.wandb_sessions import KEY, logged_in
 
 
 def read_offline_run(folder: Path) -> dict[str, Any]:
@@ -171,6 +172,7 @@ def test_a_server_that_is_gone_leaves_a_whole_run_offline_and_the_key_unwritten(
     from lorascope.compose import compose
     from lorascope.run import execute
 
+    monkeypatch.setattr(tracker, "INIT_SECONDS", 1)
     with logged_in(monkeypatch) as server:
         server.turn("down")
         record = execute(compose([*online_words, "train.max_steps=1"]))

@@ -6,7 +6,7 @@ import pytest
 
 from lorascope.records.trackers.sync import send
 from lorascope.records.trackers.wandb_files import sessions
-from records.fake_wandb import arrive, begin, cut, finish, log, logged_in
+from records.wandb_sessions import arrive, begin, cut, finish, log, logged_in
 
 LATER = 1000.0  # added to what the second session logs
 
@@ -81,11 +81,11 @@ def test_what_a_kill_left_unwritten_is_told_out_of_the_local_history(server, tmp
     assert {step for step, row in server.steps(only(server)).items() if row["loss"] < LATER} == set(range(7))
 
 
-def test_offline_first_and_online_then(server, tmp_path):
-    server.turn("down")
+def test_offline_first_and_online_then(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
     log(begin(tmp_path), *range(8))
     cut()
-    server.turn("up")
+    monkeypatch.delenv("WANDB_MODE")
     go_on(tmp_path)
     only(server)
     assert send(tmp_path).state == "nothing"
@@ -94,7 +94,7 @@ def test_offline_first_and_online_then(server, tmp_path):
 def test_online_first_and_offline_then(server, tmp_path):
     log(begin(tmp_path), *range(8))
     cut()
-    server.turn("down")
+    server.turn("401")
     assert "offline" in go_on(tmp_path)
     server.turn("up")
     assert send(tmp_path).state == "sent"

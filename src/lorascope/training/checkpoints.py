@@ -72,13 +72,23 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str,
     return Checkpoint(place, step, meta)
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The latest whole checkpoint; broken ones are told of, and what was being written is removed."""
+def newest(
+    folder: Path, warn: Callable[[str], None], check: Callable[[Checkpoint], object] = lambda checkpoint: None
+) -> Checkpoint | None:
+    """The latest whole checkpoint; broken ones are told of, and what was being written is removed.
+
+    Args:
+        folder: of the run's checkpoints.
+        warn: told of one that is passed over.
+        check: raises RunError for one that is whole and cannot be gone on from all the same.
+    """
     for aside in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(aside, ignore_errors=True)
     for step, path in reversed(list(_listed(folder))):
         try:
-            return read(path)
+            checkpoint = read(path)
+            check(checkpoint)
+            return checkpoint
         except RunError as error:
             warn(f"checkpoint of step {step} passed over: {error.what}")
     return None
@@ -93,11 +103,15 @@ def read(path: Path) -> Checkpoint:
     remedy = "An earlier one is taken, if there is one."
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        step, meta, files = int(manifest["step"]), dict(manifest["meta"]), dict(manifest["files"])
+        step, meta, files = manifest["step"], manifest["meta"], manifest["files"]
+        if not (isinstance(step, int) and isinstance(meta, dict) and isinstance(files, dict)):
+            raise TypeError(manifest)
     except FileNotFoundError as error:
         raise RunError(str(path), f"{MANIFEST} is missing.", remedy) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(str(path), f"{MANIFEST} is damaged.", remedy) from error
+    if path.name != f"checkpoint-{step}":
+        raise RunError(str(path), f"{MANIFEST} is of step {step}.", remedy)
     for name, said in files.items():
         file = path / name
         try:

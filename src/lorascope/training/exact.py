@@ -7,11 +7,67 @@ since the last log line, the sum that becomes train_loss, and the adapter's dtyp
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorascope.errors import RunError
+from lorascope.training.checkpoints import Checkpoint
+
 ADAPTER_FILE = "adapter_model.safetensors"
 SUMS = "sums.json"
+# without one of these, transformers would go on with a fresh one, and say nothing
+FILES = (ADAPTER_FILE, SUMS, "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+REMOVE = "Remove this checkpoint, or begin anew: resume=never"
+REMEDY = "An earlier checkpoint is taken, if there is one; resume=never begins anew."
+
+
+def check_resumable(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that a run cannot go on from, whoever wrote it.
+
+    Raises:
+        RunError: naming the file that is missing, or what is not said or strange.
+    """
+    for name in FILES:
+        if not (checkpoint.path / name).is_file():
+            raise RunError(str(checkpoint.path), f"{name} is missing.", REMEDY)
+    strange = [name for name, fits in MEANT.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
+    if strange:
+        raise RunError(str(checkpoint.path), f"its manifest does not tell {', '.join(strange)}.", REMEDY)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_loss(value: Any) -> bool:
+    try:
+        return math.isfinite(float.fromhex(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_best(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return _is_number(value.get("eval_loss")) and isinstance(value.get("step"), int)
+
+
+def _is_trained(value: Any) -> bool:
+    names = {"steps", "tokens", "train_loss", "seconds"}
+    return isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
+
+
+# what a run reads of a checkpoint's meta -> whether a value is such
+MEANT: dict[str, Callable[[Any], bool]] = {
+    "before": _is_loss,
+    "fingerprint": lambda value: isinstance(value, dict),
+    "versions": lambda value: isinstance(value, dict),
+    "best": _is_best,
+    "finished": lambda value: isinstance(value, bool),
+    "trained": _is_trained,
+}
 
 
 def save_sums(trainer: Any, folder: Path) -> None:
@@ -34,35 +90,50 @@ def restore_sums(trainer: Any, folder: Path) -> bool:
 
     Returns:
         Whether an evaluation was cut: it is due before the next step.
+
+    Raises:
+        RunError: when they are not what `save_sums` wrote.
     """
-    sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-    trainer._tr_loss.fill_(float.fromhex(sums["window"]))
-    trainer._total_loss_scalar = float.fromhex(sums["total"])
-    trainer._globalstep_last_logged = int(sums["last_logged"])
-    trainer._initial_global_step = 0  # train_loss is the mean over all steps, not over this session's
-    trainer._total_train_tokens = int(sums["read_tokens"])
-    for name, values in sums["averages"].items():
-        trainer._metrics["train"][name] = [float.fromhex(value) for value in values]
-    return bool(sums["evaluate"])
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        trainer._tr_loss.fill_(float.fromhex(sums["window"]))
+        trainer._total_loss_scalar = float.fromhex(sums["total"])
+        trainer._globalstep_last_logged = int(sums["last_logged"])
+        trainer._initial_global_step = 0  # train_loss is the mean over all steps, not over this session's
+        trainer._total_train_tokens = int(sums["read_tokens"])
+        for name, values in sums["averages"].items():
+            trainer._metrics["train"][name] = [float.fromhex(value) for value in values]
+        return bool(sums["evaluate"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunError(str(folder), f"{SUMS} is damaged.", REMOVE) from error
 
 
 def restore_adapter(model: Any, folder: Path) -> None:
     """The adapter's values, copied into the parameters that are there: they keep their dtype, place and hooks.
 
     Raises:
-        ValueError: when the file holds another adapter.
+        RunError: when the file holds another adapter, or none.
     """
     import torch
     from peft import get_peft_model_state_dict
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    saved = load_file(str(folder / ADAPTER_FILE))
+    try:
+        saved = load_file(str(folder / ADAPTER_FILE))
+    except (OSError, SafetensorError) as error:
+        raise RunError(str(folder), f"{ADAPTER_FILE} cannot be read: {error}.", REMOVE) from error
     there = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if saved.keys() != there.keys():
-        raise ValueError(f"{folder}: the checkpoint's adapter is not this run's")
+    if other := sorted(name for name in saved.keys() | there.keys() if _shape(saved, name) != _shape(there, name)):
+        what = f"{other[0]} is {_shape(saved, other[0])} there and {_shape(there, other[0])} here"
+        raise RunError(str(folder), f"it holds another adapter than this run's: {what}.", REMOVE)
     with torch.no_grad():
         for name, tensor in there.items():
             tensor.copy_(saved[name])
+
+
+def _shape(tensors: Mapping[str, Any], name: str) -> str:
+    return " x ".join(map(str, tensors[name].shape)) if name in tensors else "absent"
 
 
 def size_of(trainer: Any) -> int:

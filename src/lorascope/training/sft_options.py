@@ -6,6 +6,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,6 @@ def _fits(value: Any, annotation: str) -> bool:
     if any(part not in KINDS and part != "None" for part in parts):
         return True
     allowed = tuple(kind for part in parts for kind in KINDS.get(part, ()))
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)

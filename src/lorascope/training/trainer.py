@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Device, RunConfig, Scheduler, Scheme
+from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.exact import restore_adapter
+from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train_adapter(
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
-    with _head_hidden(model) if adapted_head else nullcontext():
+    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext():
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -92,10 +92,41 @@ def train_adapter(
     if latest and latest.meta["finished"]:
         restore_adapter(model, latest.path)
         return Trained(**latest.meta["trained"])
-    with deferred():
+    with deferred(), _refusals(config.train, trainer), _going_on(latest, trainer) if latest else nullcontext():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
     return Trained(**trainer.trained())
+
+
+@contextmanager
+def _refusals(train: TrainConfig, trainer: Any = None) -> Iterator[None]:
+    """What TRL and torch say of a value under `train.sft`, when they meet it before the first step, as our error."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, ImportError, OSError, RuntimeError) as error:
+        if not train.sft or out_of_memory(error) or (trainer and trainer.state.global_step):
+            raise
+        names = ", ".join(train.sft)
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(
+            "train.sft", f"the trainer refuses one of {names}: {what}", "Mend or leave it out."
+        ) from error
+
+
+@contextmanager
+def _going_on(latest: Checkpoint, trainer: Any) -> Iterator[None]:
+    """What transformers and torch say of a checkpoint's files, when they read them before the next step, as our error.
+
+    Raises:
+        RunError: with what they said.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, LorascopeError) or out_of_memory(error) or trainer.state.global_step > latest.step:
+            raise
+        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise RunError(str(latest.path), f"cannot be gone on from: {what}", REMOVE) from error
 
 
 def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
@@ -144,8 +175,9 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
     try:
         return SFTConfig(**settings | train.sft)
-    except (TypeError, ValueError, ImportError) as error:
-        raise ConfigError("train.sft", f"SFTConfig refuses it: {error}", "Mend or leave out the setting.") from error
+    except Exception as error:  # each setting is looked at by other code
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
 
 
 def has_adapted_head(model: PeftModel) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,6 @@ from lorascope.records.trackers.wandb_account import kept_identity
 from lorascope.records.trackers.wandb_files import Session, sessions
 
 SESSION_SECONDS = 300
-GRACE_SECONDS = 5  # between asking `wandb sync` to end and ending it
 # W&B itself asks a server that is gone again for hours
 PATIENCE = {
     "WANDB__GRAPHQL_TIMEOUT_SECONDS": "15", "WANDB__GRAPHQL_RETRY_MAX": "1",
@@ -110,12 +108,13 @@ def _wandb_sync(session: Session, folder: Path, seconds: float) -> tuple[str, st
         env=environment | {"WANDB_DIR": str(folder.absolute())},  # its logs
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return "", f"took longer than {seconds:g} s"
-    finally:
-        _end(process)
+    with process:
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return "", f"took longer than {seconds:g} s"
+        finally:
+            process.kill()  # and with it ends W&B's own process
     return said, _failure(said, process.returncode)
 
 
@@ -128,17 +127,6 @@ def _failure(said: str, code: int) -> str:
     if code == 0 and ("Finished syncing" in said or CUT in said):
         return ""
     return next((line for line in reversed(said.splitlines()) if line.strip()), f"wandb sync ended with {code}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """Let it end in order, and with it W&B's own process; whatever it says, it ends."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.communicate(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
 
 
 @contextmanager

@@ -164,7 +164,7 @@ class Wandb:
             self.run.finish(exit_code=0 if record.status is Status.done else 1)
         if self.mode == "online":
             session = Session(Path(self.run.settings.sync_file))
-            if session.delivered():
+            if session.sent:
                 session.mark(sent=True)
             else:
                 self.lacking = f" did not take all of it; send the rest with: {self._remedy}"

@@ -34,8 +34,8 @@ class Session:
 
     @property
     def sent(self) -> bool:
-        """Whether W&B has it, as far as is known here."""
-        return self._mark.exists()
+        """Whether W&B has it, or needs it no more."""
+        return self._mark.exists() or self._delivered()
 
     @property
     def _mark(self) -> Path:
@@ -56,7 +56,7 @@ class Session:
         """The steps of its rows."""
         return [record.history.step.num for record in read_wandb(self.file) if record.HasField("history")]
 
-    def delivered(self) -> bool:
+    def _delivered(self) -> bool:
         """Whether an online session's last words were answered and nothing was refused, as W&B's own log has it.
 
         W&B tells its caller of a timeout, but of nothing else that kept data from being sent.
