@@ -12,6 +12,7 @@ from lorascope.compose import compose
 from lorascope.config import Ranks, RunConfig, TargetConfig
 from lorascope.data.tokens import IGNORED, Encoded
 from lorascope.errors import RunError
+from lorascope.interrupts import Preempted
 from lorascope.models.device import resolve
 from lorascope.records.trackers import Trackers
 from lorascope.targets.attach import attach
@@ -186,6 +187,21 @@ def test_a_training_goes_on_exactly_where_a_checkpoint_left_it(tmp_path):
         assert all(torch.equal(value, expected[name]) for name, value in adapter(model).items()), step
         assert (again.steps, again.tokens, again.train_loss) == (result.steps, result.tokens, result.train_loss)
         assert after == [(at, values) for at, values in heard if at > step], step
+
+
+def test_an_evaluation_that_was_cut_is_made_before_the_next_step(tmp_path):
+    words = ("train.epochs=2", "train.eval_steps=3", "train.save_steps=2")
+    _, _, heard = train(tmp_path / "whole", *words)
+
+    def cut():
+        raise Preempted("SIGTERM")
+
+    with pytest.raises(Preempted):
+        train(tmp_path / "cut", *words, evaluate=cut)
+    latest = newest(tmp_path / "cut", print)
+    assert (latest.step, latest.meta["finished"]) == (3, False)
+    _, _, after = train(tmp_path / "cut", *words, latest=latest)
+    assert after == [(at, values) for at, values in heard if at > 3 or (at == 3 and "eval_loss" in values)]
 
 
 def _stop_at(step):

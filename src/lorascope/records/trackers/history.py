@@ -18,11 +18,14 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HISTORY
-        self.kept = -1  # up to this step it is written, and not written again
+        self.kept = -1  # what came before this step is written, and not written again
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line; one of a step that `rewind` kept is there already."""
-        if step > self.kept:
+        """Append a line; one of a step before that of `rewind` is there already.
+
+        Of that very step there may be more to come: an evaluation that was cut is made anew.
+        """
+        if step >= self.kept:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
