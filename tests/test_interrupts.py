@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -57,12 +58,30 @@ def test_a_second_ctrl_c_stops_at_once(first):
 
 
 def test_while_the_record_is_written_no_signal_comes_through():
+    reached = []
     with pytest.raises(Preempted):  # noqa: PT012
         with held():
             send("SIGTERM")
-            reached = True
-        reached = False
-    assert reached
+            reached.append("the end of what is held")
+        reached.append("what follows it")
+    assert reached == ["the end of what is held"]
+
+
+def test_it_does_not_either_where_another_thread_takes_the_signal():
+    idle = threading.Event()
+    other = threading.Thread(target=idle.wait)
+    other.start()  # blocks no signal: the system may hand it any
+    try:
+        for _ in range(200):
+            install()
+            reached = False
+            with pytest.raises(Preempted), held():
+                send("SIGTERM")
+                reached = True
+            assert reached
+    finally:
+        idle.set()
+        other.join()
 
 
 def test_nothing_asked_is_nothing_done():

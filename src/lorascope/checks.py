@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 
@@ -48,7 +49,8 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
         yield ConfigError("seed", f"{config.seed} is not a seed.", "Take a whole number from 0 to 4294967295.")
     if strange := [tag for tag in config.logger.tags if not isinstance(tag, str)]:
         yield ConfigError("logger.tags", f"{strange[0]} is no tag.", "A tag is a word: logger.tags=[one,two]")
-    if not config.runs_dir.strip() or "\0" in config.runs_dir:
+    runs_dir = os.path.expanduser(config.runs_dir)
+    if not runs_dir.strip() or "\0" in runs_dir or runs_dir.startswith("~"):
         yield ConfigError("runs_dir", "names no folder.", "Name a folder for the runs: runs_dir=runs")
     if config.logger.wandb.mode not in WANDB_MODES:
         modes = ", ".join(WANDB_MODES)

@@ -70,7 +70,13 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
     """
     refuse_secrets(overrides)
     register()
-    search = [f"hydra.searchpath=[file://{Path(extra_dir).absolute()}]"] if extra_dir else []
+    search = []
+    if extra_dir:
+        if not os.path.isdir(extra_dir):
+            remedy = "Name a folder that holds target/, model/ and the like."
+            raise ConfigError(f"--config-dir={extra_dir}", "is not a folder.", remedy)
+        quoted = str(Path(extra_dir).absolute()).replace("\\", r"\\").replace("'", r"\'")
+        search = [f"hydra.searchpath=['file://{quoted}']"]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):

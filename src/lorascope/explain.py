@@ -88,9 +88,13 @@ def known_groups() -> list[str]:
 
 
 def composing(error: BaseException) -> bool:
-    """Whether an error came out of Hydra's putting a config together: whatever its kind, it is about words or files."""
-    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return any(name.startswith(("hydra._internal.config_loader", "hydra.core.override_parser")) for name in modules)
+    """Whether an error came before a run began: whatever its kind, it is about words or files."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [frame.f_globals.get("__name__", "") for frame in frames]
+    if any(name.startswith(("hydra._internal.config_loader", "hydra.core.override_parser")) for name in modules):
+        return True
+    ours = [name for name in modules if name.startswith("lorascope.")]
+    return ours == ["lorascope.cli"] and not isinstance(error, OSError)  # Hydra writes a sweep's folder as well
 
 
 def explain(error: Exception) -> ConfigError:
@@ -142,8 +146,8 @@ def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:
         return ConfigError(file or word or "config", "is nested without end.", "Look for a name that leads to itself.")
     if "Config group override must be" in head:
         group = word.partition("=")[0].lstrip("+")
-        there = ", ".join(choices_of(group)) if group in known_groups() else "GROUP=CHOICE"
-        return ConfigError(word, "names no choice.", f"There are: {there}.")
+        known = f"There are: {', '.join(choices_of(group))}." if group in known_groups() else "Write GROUP=CHOICE."
+        return ConfigError(word, "names no choice.", known)
     if "Invalid loaded object type" in head:
         return ConfigError(file, "holds no settings.", "Write them as NAME: VALUE, one a line.")
     what = getattr(error, "strerror", None) or head.rstrip(".")
@@ -218,7 +222,9 @@ def _place_of(schema: Any, name: str, place: str = "") -> str:
 
 
 def _explain_missing(error: MissingConfigException) -> ConfigError:
-    missing = error.missing_cfg_file or "?"
+    if not error.missing_cfg_file:
+        return ConfigError("--config-path", "is not a folder of configs.", "Your own go with --config-dir DIR.")
+    missing = error.missing_cfg_file
     group, _, choice = missing.rpartition("/")
     if not group:
         return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")

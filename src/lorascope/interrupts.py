@@ -23,6 +23,8 @@ class _Requests:
     def __init__(self) -> None:
         self.asked: str | None = None
         self.deferring = 0
+        self.holding = 0
+        self.kept: list[tuple[int, FrameType | None]] = []  # what came while held
 
 
 _requests = _Requests()
@@ -31,11 +33,15 @@ _requests = _Requests()
 def install() -> None:
     """Listen to SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 in this process."""
     _requests.asked = None
+    _requests.kept.clear()
     for number in SIGNALS:
         signal.signal(number, _heard)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
+    if _requests.holding:
+        _requests.kept.append((number, frame))
+        return
     name = signal.Signals(number).name
     if _requests.asked is not None:
         if number == signal.SIGINT:
@@ -59,15 +65,17 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Inside, no signal comes through; what came is heard afterwards. For writes that must not be cut."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    """Inside, no signal comes through; what came is heard afterwards. For writes that must not be cut.
+
+    Python's own handler is told, not the system: a mask holds for one thread, and any other may take the signal.
+    """
+    _requests.holding += 1
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _requests.holding -= 1
+        while _requests.kept and not _requests.holding:
+            _heard(*_requests.kept.pop(0))
 
 
 def asked() -> str | None:

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lorascope.data.shapes import BadRowError, find_shape, to_row
 from lorascope.data.split import split_rows
 from lorascope.errors import DataError
 
+LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
 RawRow = tuple[str, Any]  # where it stands, and what stands there: an object, or a BadRowError
 
 
@@ -27,17 +29,16 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
     Raises:
         DataError: when there is none, or one of an unknown kind.
     """
-    path = Path(pattern).expanduser()
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix in READERS)
-    elif path.is_file():
+    path = Path(os.path.expanduser(pattern))
+    if os.path.isdir(path):  # which takes names of every length and kind
+        found = sorted(file for file in path.iterdir() if file.suffix in READERS and file.is_file())
+    elif os.path.isfile(path):
         found = [path]
     else:
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
     if not found:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        )
+        beside = path.parent.glob("*") if os.path.isdir(path.parent) else []
+        near = difflib.get_close_matches(path.name, [one.name for one in beside if one.name != path.name])
         hint = f"Did you mean {path.parent / near[0]}?" if near else f"Files are read from {Path.cwd()}."
         raise DataError(f"{key}={pattern}", "there is no such file.", hint)
     for file in found:
@@ -155,21 +156,21 @@ def _json_lines(file: Path) -> Iterator[RawRow]:
             place = f"{file.name}, line {number}"
             try:
                 yield place, json.loads(line)
-            except json.JSONDecodeError as error:
-                yield place, BadRowError(f"is not JSON ({error.msg} at column {error.colno})")
+            except (ValueError, RecursionError) as error:
+                yield place, BadRowError(f"is not JSON ({_why(error)})")
 
 
 def _json(file: Path) -> Iterator[RawRow]:
     text = _text(file)
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON Lines by another name
+    except (ValueError, RecursionError) as error:
+        if getattr(error, "msg", "") == "Extra data":  # JSON Lines by another name
             yield from _json_lines(file)
             return
-        raise DataError(
-            f"dataset.path: {file.name}, line {error.lineno}", f"is not JSON: {error.msg}.", "Mend the file."
-        ) from error
+        line = getattr(error, "lineno", 1)
+        place = f"dataset.path: {file.name}, line {line}"
+        raise DataError(place, f"is not JSON: {_why(error)}.", "Mend the file.") from error
     if isinstance(whole, dict):
         lists = [
             name for name, value in whole.items() if isinstance(value, list) and value and isinstance(value[0], dict)
@@ -181,7 +182,14 @@ def _json(file: Path) -> Iterator[RawRow]:
         yield f"{file.name}, row {number}", row
 
 
+def _why(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+
+
 def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
+    csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
@@ -206,11 +214,13 @@ def _parquet(file: Path) -> Iterator[RawRow]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        what = str(error).splitlines()[0]
-        raise DataError(f"dataset.path={file.name}", f"is not Parquet: {what}", "Write the file anew.") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        what = str(error).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"dataset.path={file.name}", f"is not Parquet that can be read: {what}.", "Write the file anew."
+        ) from error
+    for number, row in enumerate(rows, start=1):
         yield f"{file.name}, row {number}", row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,8 @@ def _split(dataset: DatasetConfig, split: str) -> Any:
 
 def explain(error: Exception, dataset: DatasetConfig, split: str) -> DataError:
     """The failure to load a data set in the user's words."""
+    if type(error).__name__ == "DatasetGenerationError":  # which says no more than that
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     text, name = str(error).strip(), type(error).__name__
     first = text.splitlines()[0] if text else name
     place = f"dataset.path={dataset.path}"
@@ -53,8 +56,10 @@ def explain(error: Exception, dataset: DatasetConfig, split: str) -> DataError:
         return DataError(
             place, "the hub says that this data set is gated.", "Accept its terms there, then set HF_TOKEN."
         )
-    if "Unknown split" in text or "Bad split" in text:
+    if re.search("Unknown split|Bad split|Split name|^(Unrecognized i|I)nstruction", text):
         return DataError(f"dataset.split={split}", first, "Name a split that it has.")
+    if name == "HFValidationError":
+        return DataError(place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER.")
     if "Config name is missing" in text or "BuilderConfig" in text:
         return DataError("dataset.subset", first, "Name one: dataset.subset=NAME")
     if name == "DatasetNotFoundError":

@@ -103,7 +103,16 @@ def _text(raw: Mapping[str, Any], column: str) -> str:
         raise BadRowError(f"'{column}' is empty")
     if not isinstance(value, str):
         raise BadRowError(f"'{column}' is {_kind(value)}, not text")
-    return value
+    return _whole(value, f"'{column}'")
+
+
+def _whole(text: str, where: str) -> str:
+    """The text, unless it holds a half of a character (JSON can write one), which no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRowError(f"{where} holds half of a character, {text[error.start]!r}") from error
+    return text
 
 
 def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
@@ -117,13 +126,13 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
         if not isinstance(turn, Mapping):
             raise BadRowError(f"message {number} is {_kind(turn)}, not an object with role and content")
         role = turn.get("role", turn.get("from"))
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise BadRowError(f"message {number} has the role {role!r}; roles are system, user, assistant")
         content = turn.get("content", turn.get("value"))
         if not isinstance(content, str) or not content.strip():
             what = "empty" if content is None or content == "" or isinstance(content, str) else _kind(content)
             raise BadRowError(f"the content of message {number} ({role}) is {what}")
-        turns.append(Message(ROLES[role], content))
+        turns.append(Message(ROLES[role], _whole(content, f"the content of message {number} ({role})")))
     if system and turns[0].role != "system":
         turns.insert(0, Message("system", system))
     if not any(turn.role == "assistant" for turn in turns):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.config import ModelConfig
 from lorascope.errors import ModelError
-from lorascope.models.hub import from_hub
+from lorascope.models.hub import first_line, from_hub
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -30,12 +30,18 @@ def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
         try:
             return AutoConfig.for_model(kind, **settings), "the preset, hub not asked"
         except Exception as error:
+            what = first_line(error).partition(". Should")[0].rstrip(".")
             raise ModelError(
                 "model.architecture",
-                f"transformers cannot build a '{kind}' from it: {str(error).partition('. Should')[0]}.",
+                f"transformers cannot build a '{kind}' from it: {what}.",
                 "Mend the model's YAML.",
             ) from error
-    assert model.path
+    if not model.path:
+        raise ModelError(
+            "model.architecture",
+            "is missing: the plan of a packaged model is made from it.",
+            "Write it into the model's YAML, as conf/model/smollm2.yaml does.",
+        )
     if is_local(model.path):
         return from_hub(AutoConfig.from_pretrained, model, local=True), f"{model.path}"
     return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
@@ -67,7 +73,7 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
                 "transformers has no causal language model of this type.",
                 "lorascope fine-tunes causal language models.",
             ) from error
-        what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(".")
+        what = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
         raise ModelError(place, f"cannot be built as its config says: {what}.", SIZES) from error
     if empty := [name for name, parameter in model.named_parameters() if not parameter.numel()]:
         raise ModelError(place, f"{empty[0]} has no values as its config says.", SIZES)

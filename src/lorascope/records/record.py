@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import RunError
+from lorascope.records.kinds import check_kinds
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
@@ -87,11 +88,12 @@ def read_record(folder: Path) -> RunRecord:
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
         record.status = Status(record.status)
-        for field in dataclasses.fields(RunRecord):
-            if field.default_factory is dict and not isinstance(getattr(record, field.name), dict):
-                raise TypeError(f"'{field.name}' is not a table")
+        check_kinds(vars(record))
+        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a character, which JSON can write, cannot be shown
     except OSError as error:
         raise RunError(str(path), f"cannot be read: {error.strerror}.", "Repeat the run.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(str(path), f"is damaged: {error}", "Remove it or repeat the run with overwrite=true.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+        remedy = "Remove it or repeat the run with overwrite=true."
+        raise RunError(str(path), f"is damaged: {what.rstrip('.')}.", remedy) from error
     return record

@@ -28,7 +28,7 @@ CONTENTS = (ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD
 
 def run_folder(config: RunConfig) -> Path:
     """The run's own folder; `config` is resolved."""
-    return Path(config.runs_dir).expanduser() / run_name(config)
+    return Path(os.path.expanduser(config.runs_dir)) / run_name(config)
 
 
 def find_done(config: RunConfig) -> RunRecord | None:
@@ -38,7 +38,7 @@ def find_done(config: RunConfig) -> RunRecord | None:
         RunError: when another config's record lies in the run's folder.
     """
     folder = run_folder(config)
-    if not (folder / FILE).is_file():
+    if not os.path.isfile(folder / FILE):  # which takes names of every length
         return None
     try:
         record = read_record(folder)
@@ -92,7 +92,7 @@ def open_run(
             name=run_name(config),
             status=Status.running,
             config=told,
-            started=before[0]["started"] if before else now,
+            started=(before[0].get("started") if before else None) or now,
             sessions=[*before, {"started": now}],
         )
         write_record(record, folder)
@@ -155,8 +155,8 @@ def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]
     Raises:
         RunError: when the folder does not exist.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
+    root = Path(os.path.expanduser(folder))
+    if not os.path.isdir(root):
         raise RunError(str(folder), "is not a folder.", "Name the runs_dir that the runs were made with.")
     records, damaged = [], []
     for path in sorted(root.rglob(FILE)):

@@ -127,16 +127,16 @@ def _by_role(record: RunRecord) -> dict[str, dict[str, Any]]:
     return {
         role: {key: _distinct(modules, key) for key in ("rank", "alpha", "scale")}
         | {
-            "parameters": sum(module.get("parameters", 0) for module in modules),
+            "parameters": sum(module.get("parameters") or 0 for module in modules),
             "modules": len(modules),
-            "layers": sorted({module["layer"] for module in modules if "layer" in module}),
+            "layers": sorted({module["layer"] for module in modules if module.get("layer") is not None}),
         }
         for role, modules in roles.items()
     }
 
 
 def _distinct(modules: list[dict[str, Any]], key: str) -> Any:
-    values = sorted({module[key] for module in modules if key in module}, reverse=True)
+    values = sorted({module[key] for module in modules if module.get(key) is not None}, reverse=True)
     return values[0] if len(values) == 1 else values or None
 
 

@@ -95,9 +95,9 @@ def _show_pairs(out: Console, title: str, pairs: Pairs) -> None:
 def _value(key: str, value: Any) -> str:
     if value is None or value == "":
         return "-"
-    if key.endswith("layers") and isinstance(value, list):
+    if key.endswith("layers") and isinstance(value, list) and all(type(number) is int for number in value):
         return spans(value)
-    if key.endswith("_bytes"):
+    if key.endswith("_bytes") and isinstance(value, int | float):
         return megabytes(value)
     if isinstance(value, list):
         return "/".join(map(str, value)) or "[]"

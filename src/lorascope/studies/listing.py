@@ -36,7 +36,7 @@ def _moment(started: Any) -> datetime:
 def when(started: Any) -> str:
     """A record's time on this machine's clock, to the minute."""
     moment = _moment(started)
-    return "-" if moment.year == 1 else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    return "-" if moment.year in (1, 9999) else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def how_long(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from lorascope.errors import RunError
@@ -21,13 +22,13 @@ def find_run(run: str, runs_dir: str | Path = "runs") -> tuple[RunRecord, Path]:
     Raises:
         RunError: when no run or several fit, or the record is damaged.
     """
-    folder = Path(run).expanduser()
+    folder = Path(os.path.expanduser(run))
     if folder.name == FILE:
         folder = folder.parent
-    if (folder / FILE).is_file():
+    if os.path.isfile(folder / FILE):  # which takes words of every length and kind
         return read_record(folder), folder
-    root = Path(runs_dir).expanduser()
-    if not root.is_dir():
+    root = Path(os.path.expanduser(runs_dir))
+    if not os.path.isdir(root):
         raise RunError(run, f"is not a run's folder, and --runs={runs_dir} is not a folder.", "Name one: --runs DIR")
     folders = [path.parent for path in sorted(root.rglob(FILE))]
     found = _fitting(run, folders)
@@ -38,7 +39,9 @@ def find_run(run: str, runs_dir: str | Path = "runs") -> tuple[RunRecord, Path]:
     near = difflib.get_close_matches(run, [folder.name for folder in folders], n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise RunError(
-        run, f"no run below {runs_dir} has this id or begins so.", f"{hint}They are shown by: lorascope list {runs_dir}"
+        run or "RUN",
+        f"no run below {runs_dir} has this id or begins so.",
+        f"{hint}They are shown by: lorascope list {runs_dir}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,13 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    done = [record for record in records if record.status is Status.done and _is_number(record.metric("eval_loss"))]
+    done = [
+        record
+        for record in records
+        if record.status is Status.done
+        and _is_number(record.metric("eval_loss"))
+        and (record.plan.get("trainable_parameters") or 0) > 0
+    ]
     if not done:
         return None
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -34,7 +41,7 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
             for record in done
             if str(setting(record, "target.name")) == target
         ]
-        axes.scatter([x for x, _ in points], [y for _, y in points], label=target, s=45)
+        axes.scatter([x for x, _ in points], [y for _, y in points], label=target.replace("$", r"\$"), s=45)
     bases = {base for record in done if (base := record.metrics["eval_loss"].get("base")) is not None}
     axes.set_title(
         f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
@@ -47,7 +54,9 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="target")
     try:
-        figure.savefig(file, dpi=150)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(file, dpi=150)
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place: --plot FILE") from error
     return file

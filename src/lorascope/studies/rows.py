@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def _row(record: RunRecord) -> Row:
 
 def _ranks(modules: list[dict[str, Any]]) -> str:
     """The ranks that occur, highest first: 8/4."""
-    return "/".join(str(rank) for rank in sorted({module["rank"] for module in modules}, reverse=True))
+    return "/".join(str(rank) for rank in sorted({module.get("rank") or 0 for module in modules} - {0}, reverse=True))
 
 
 def column_named(key: str, columns: Sequence[Column]) -> Column:
@@ -163,7 +164,7 @@ def write_csv(rows: Sequence[Row], file: str) -> None:
         _csv(rows, sys.stdout)
         return
     try:
-        with Path(file).expanduser().open("w", encoding="utf-8", newline="") as out:
+        with Path(os.path.expanduser(file)).open("w", encoding="utf-8", newline="") as out:
             _csv(rows, out)
     except OSError as error:
         raise RunError(file, f"cannot be written: {error.strerror}.", "Choose a place: --csv FILE") from error

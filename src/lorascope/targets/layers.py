@@ -9,6 +9,7 @@ from lorascope.errors import PlanError
 
 EVERY = re.compile(r"every_(\d{1,9})(?:_from_(\d{1,9}))?")
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+LONGEST_TOLD = 60  # characters of what was written, in an error
 FORMS = "all, first_half, last_half, every_2, every_2_from_1, 16-31, or a list [0, 8, 31]"
 
 
@@ -48,4 +49,5 @@ def _numbers(word: str, layers: int) -> range:
         return range(start, layers, int(every[1]))
     if (span := RANGE.fullmatch(word)) and int(span[1]) <= int(span[2] or span[1]):
         return range(int(span[1]), int(span[2] or span[1]) + 1)
-    raise PlanError("target.layers", f"'{word}' names no layers.", f"Take {FORMS}.")
+    told = word if len(word) <= LONGEST_TOLD else f"{word[:LONGEST_TOLD]}…"
+    raise PlanError("target.layers", f"'{told}' names no layers.", f"Take {FORMS}.")

@@ -18,7 +18,8 @@ from lorascope.training.checkpoints import Checkpoint
 ADAPTER_FILE = "adapter_model.safetensors"
 SUMS = "sums.json"
 # without one of these, transformers would go on with a fresh one, and say nothing
-FILES = (ADAPTER_FILE, SUMS, "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+STATE = "trainer_state.json"
+FILES = (ADAPTER_FILE, SUMS, STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
 REMOVE = "Remove this checkpoint, or begin anew: resume=never"
 REMEDY = "An earlier checkpoint is taken, if there is one; resume=never begins anew."
 
@@ -27,7 +28,7 @@ def check_resumable(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that a run cannot go on from, whoever wrote it.
 
     Raises:
-        RunError: naming the file that is missing, or what is not said or strange.
+        RunError: naming the file that is missing or another step's, or what is not said or strange.
     """
     for name in FILES:
         if not (checkpoint.path / name).is_file():
@@ -35,6 +36,12 @@ def check_resumable(checkpoint: Checkpoint) -> None:
     strange = [name for name, fits in MEANT.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
     if strange:
         raise RunError(str(checkpoint.path), f"its manifest does not tell {', '.join(strange)}.", REMEDY)
+    try:
+        steps = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(str(checkpoint.path), f"{STATE} is damaged.", REMEDY) from error
+    if steps != checkpoint.step:
+        raise RunError(str(checkpoint.path), f"{STATE} is of step {steps}.", REMEDY)
 
 
 def _is_number(value: Any) -> bool:

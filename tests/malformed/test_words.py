@@ -1,0 +1,245 @@
+"""Words of the command line that mean nothing, through the door that every command uses."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import make_model, run_train
+from lorascope.compose import compose
+from lorascope.config import RunConfig
+from lorascope.errors import ConfigError, PlanError
+from lorascope.targets.module_map import map_modules
+from lorascope.targets.plan import plan_targets
+from malformed.judged import at_most_told, clear, few, told
+
+# word -> what the message holds; those of tests/test_config.py are not repeated
+WORDS = {
+    # another type
+    "train.learning_rate=[1,2]": "'[1, 2]' is not a number",
+    "train.learning_rate={a: 1}": "'{'a': 1}' is not a number",
+    "train.learning_rate=null": "null is not a number",
+    "train.learning_rate=true": "'True' is not a number",
+    "train.max_steps=1.5": "'1.5' is not a whole number",
+    "train.max_length=1e9": "'1000000000.0' is not a whole number",
+    "train.keep_best=perhaps": "'perhaps' is not true or false",
+    "train.scheduler=[linear]": "['linear'] is not one of constant, linear, cosine",
+    "train.scheduler=null": "null is not one of",
+    "seed=[]": "'[]' is not a whole number",
+    "seed=null": "null is not a whole number",
+    "seed=''": "'' is not a whole number",
+    "device=[cpu]": "is not one of auto, cpu, cuda, mps",
+    "dry_run=[]": "is not true or false",
+    "resume=sometimes": "is not one of auto, never",
+    "runs_dir=[a]": "is not text",
+    "runs_dir={a: b}": "is not text",
+    "target.name=[a]": "is not text",
+    "model.path={a: b}": "is not text",
+    "dataset.source=[airports]": "is not text",
+    "dataset.eval_share=x": "'x' is not a number",
+    "logger.tags=x": "is not a list of words",
+    "logger.tags=[null]": "logger.tags[0]",
+    "logger.tags=[[a]]": "is no tag",
+    # out of range, and beyond all ranges
+    "train.learning_rate=-1": "-1.0 is not a rate",
+    "train.learning_rate=1e999": "inf is not a rate",
+    "train.epochs=nan": "nan passes over the data",
+    "train.epochs=inf": "inf passes over the data",
+    "train.warmup_ratio=nan": "nan is no share",
+    "train.max_steps=-3": "-3 is too small",
+    "train.max_steps=99999999999999999999999999": "is too large",
+    "train.batch_size=99999999999999999999999999": "is too large",
+    "train.eval_steps=0": "0 is too small",
+    "train.save_minutes=-1": "-1.0 is no time",
+    "train.save_minutes=nan": "nan is no time",
+    "seed=4294967296": "4294967296 is not a seed",
+    "dataset.eval_share=nan": "nan is no share",
+    "dataset.max_eval_samples=0": "0 is too small",
+    "target.alpha=inf": "inf scales nothing",
+    "target.lora_dropout=nan": "nan is not a probability",
+    "target.ranks.q=0": "0 is not a rank",
+    "target.ranks.q=99999999999999999999999999": "is not a rank",
+    "runs_dir=' '": "names no folder",
+    "runs_dir='a\0b'": "names no folder",
+    "runs_dir='~nosuchuser/runs'": "names no folder",
+    # groups, lists and braces where they do not go
+    "target.ranks=null": "'target.ranks' is a group of settings",
+    "target.ranks={nope: 1}": "there is no setting 'target.ranks.nope'",
+    "target.ranks={q: [1]}": "'[1]' is not a whole number",
+    "target.ranks.q.x=1": "is not a whole number",
+    "target.auto=plop": "'target.auto' is a group of settings",
+    "target.auto.method=random": "is not one of plop, eva, kappa",
+    "target.auto.method=plop": "set together with target.auto.method",
+    "target.auto.nope=1": "target.auto has: method",
+    "target.modules=1": "1 is not settings in braces",
+    "target.modules=null": "null is not settings in braces",
+    "target.modules=[lm_head]": "[lm_head] is not settings in braces",
+    "target.modules={lm_head: eight}": "'eight' is not a whole number",
+    "target.modules={lm_head: null}": "null is not a whole number",
+    "target.modules={lm_head: 1.5}": "'1.5' is not a whole number",
+    "target.modules={lm_head: [8]}": "[8] is not a rank",
+    "target.modules={lm_head: 0}": "0 is not a rank",
+    "target.modules={1: 8}": "put this one in quotes",
+    "target.modules.a.b=8": "target.modules.a",
+    "target.budget=-5": "neither a number of parameters nor a strategy",
+    "target.budget=10X": "neither a number of parameters nor a strategy",
+    "target.budget=[1]": "neither a number of parameters nor a strategy",
+    "target.budget={a: 1}": "neither a number of parameters nor a strategy",
+    "target.budget=true": "neither a number of parameters nor a strategy",
+    "target.budget=''": "neither a number of parameters nor a strategy",
+    "target.budget=auto_plop": "own size is not fixed",
+    f"target.budget={'9' * 400}": "neither a number of parameters nor a strategy",
+    f"target.budget={'x' * 300}": "neither a number of parameters nor a strategy",
+    "target.budget_strategy={a: 1}": "there is no setting 'target.a'",
+    "target.budget_strategy={ranks: {q: x}}": "'x' is not a whole number",
+    "target.budget_strategy={ranks: {q: -1}}": "-1 is not a rank",
+    "model.roles=[q]": "[q] is not settings in braces",
+    "model.roles={q: null}": "null is not text",
+    "model.architecture=1": "1 is not settings in braces",
+    "dataset.columns=[a]": "is not settings in braces",
+    "dataset.columns={prompt: null}": "null is not text",
+    "dataset.options.min_templates=x": "'x' is not of its kind",
+    "dataset.options.eval_share=nan": "nan is no number",
+    "train.sft=1": "1 is not settings in braces",
+    "train.sft=[1]": "[1] is not settings in braces",
+    "train.sft.weight_decay=[1]": "is not what SFTConfig takes",
+    "train.sft.max_grad_norm=nan": "nan is not what SFTConfig takes",
+    "train.sft.nope.deep=1": "SFTConfig has no 'nope'",
+    "train.sft.hub_token=x": "a run stays on this machine",
+    # choices
+    "target=null": "target=null: names no choice",
+    "target=1": "target=1: names no choice",
+    "model=null": "model=null: names no choice",
+    "logger=null": "There are: none, tensorboard, trackio, wandb",
+    "target=": "there is no target ''",
+    "target=../q_v": "there is no target/..",
+    "model=[smollm2,gpt2]": "set together with model.package",
+    "experiment=nope": "there is no experiment 'nope'",
+    "hydra/launcher=nope": "there is no hydra/launcher 'nope'",
+    # words that do something else than was meant
+    "~target.ranks": "every run needs it",
+    "~train.learning_rate": "every run needs it",
+    "~nope": "there is no such setting",
+    "~seed=1": "its value is 0",
+    "+seed=1": "the config has this setting",
+    "+target=q_v": "is chosen twice",
+    "++nope.deep=1": "there is no such setting",
+    "seed@x=1": "there is no such group",
+    "@seed=1": "names no choice",
+    "=1": "names no choice",
+    "seed=1,2": "names several values",
+    "seed=range(1,3)": "names several values",
+    "target=q_v,v_o": "names several values",
+    # what cannot be read at all
+    "seed": "cannot be read",
+    "{}": "cannot be read",
+    "seed=1=2": "cannot be read",
+    "séed=1": "cannot be read",
+    "seed=🦙": "cannot be read",
+    "seed=\0": "cannot be read",
+    "seed=\udcff": "cannot be read",
+    "seed=nope(1)": "cannot be read",
+    "target..ranks=1": "cannot be read",
+    f"seed={'[' * 1500}{']' * 1500}": "nested without end",
+    f"{'x' * 5000}=1": "File name too long",
+    # references that lead nowhere
+    "seed=${nope}": "Interpolation key 'nope' not found",
+    "seed=${seed}": "Recursive interpolation",
+    "seed=${oc.env:NO_SUCH_VARIABLE}": "NO_SUCH_VARIABLE",
+    "target.budget=???": "must be given",
+}
+
+
+@pytest.mark.parametrize(("word", "says"), WORDS.items(), ids=[word[:40] for word in WORDS])
+def test_a_word_that_means_nothing_is_told(word, says):
+    with told(says, ConfigError):
+        compose([word])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["target=null"], "names no choice"),
+        (["--resolve"], "--resolve"),
+        (["--config-dir", "no/such/folder"], "not found"),
+        (["--config-path", "no/such/folder"], "--config-path"),
+        (["-m", "seed=interval(0,1)"], "BasicSweeper does not support"),
+        (["-m", "hydra.sweeper.max_batch_size=0", "seed=1,2"], "config: cannot be read"),
+        ([f"seed={'[' * 1500}{']' * 1500}"], "nested without end"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_the_command_tells_it_on_stderr(words, says, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run_train(monkeypatch, *words, "dry_run=true") == 2
+    out, err = capsys.readouterr()
+    assert says in err
+    assert clear(err)
+    assert out == ""
+
+
+# what a strategy says of layers and parameters is held against a model, when one is there
+OF_A_MODEL = {
+    "target.layers=null": "'None' names no layers",
+    "target.layers=": "'' names no layers",
+    "target.layers=[]": "no layer is named",
+    "target.layers=[a]": "'a' names no layers",
+    "target.layers=-1": "'-1' names no layers",
+    "target.layers=1.5": "'1.5' names no layers",
+    "target.layers=[[0,1]]": "'[0, 1]' names no layers",
+    "target.layers={a: 1}": "names no layers",
+    "target.layers=true": "'True' names no layers",
+    "target.layers=nan": "'nan' names no layers",
+    "target.layers=every_0": "'every_0' names no layers",
+    "target.layers=every_2_from_9": "9 is out of range",
+    "target.layers=5-1": "'5-1' names no layers",
+    "target.layers=0-999999999": "2 is out of range",  # all of them would not fit into memory
+    f"target.layers=0-{'9' * 5000}": "…' names no layers",
+    "target.modules.nope=8": "no module of tiny is called so",
+    "target.modules.q_proj=8": "these modules play the role 'q'",
+    "target.budget=1": "fewer than its smallest ranks cost",
+    "target.budget=999999999999999999": "65,536 is the highest",
+    "target.ranks.latent=8": "role 'latent' is absent",
+}
+
+
+@pytest.fixture(scope="module")
+def modules():
+    return map_modules(make_model(), "tiny", "here")
+
+
+@pytest.mark.parametrize(("word", "says"), OF_A_MODEL.items(), ids=[word[:40] for word in OF_A_MODEL])
+def test_a_strategy_that_no_model_has_is_told_by_its_plan(word, says, modules):
+    with told(says, PlanError):
+        plan_targets(compose([word]).target, modules)
+
+
+@few
+@given(layers=st.recursive(st.none() | st.integers() | st.floats() | st.text(max_size=9), st.lists, max_leaves=5))
+def test_whatever_stands_for_layers_names_some_or_is_told(layers, modules):
+    target = dataclasses.replace(compose_once().target, layers=layers)
+    with at_most_told():
+        plan_targets(target, modules)
+
+
+KNOWN = ["seed", "target", "target.ranks", "target.ranks.q", "target.layers", "target.modules", "target.budget",
+         "target.auto", "target.auto.method", "model.roles", "model.architecture", "train", "train.sft",
+         "train.sft.optim", "train.epochs", "dataset", "dataset.columns", "logger", "logger.tags", "runs_dir",
+         "hydra", "hydra.run.dir", "nope", ""]  # fmt: skip
+MARKS = st.sampled_from(["", "", "", "+", "++", "~"])
+VALUES = st.text(max_size=6) | st.sampled_from(
+    ["null", "true", "-1", "0", "1e400", "nan", "[1,[2]]", "{a: {b: c}}", "'x'", "${seed}", "???", "1,2", "[]", "{}"]
+)
+
+
+@few
+@given(mark=MARKS, key=st.sampled_from(KNOWN) | st.text(max_size=6), value=VALUES)
+def test_whatever_is_written_is_a_config_or_is_told(mark, key, value):
+    with at_most_told():
+        compose([f"{mark}{key}={value}"])
+
+
+def compose_once(found: list[RunConfig] = []) -> RunConfig:  # noqa: B006
+    found.extend([] if found else [compose()])
+    return found[0]
