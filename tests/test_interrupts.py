@@ -75,7 +75,7 @@ def test_it_does_not_either_where_another_thread_takes_the_signal():
         for _ in range(200):
             install()
             reached = False
-            with pytest.raises(Preempted), held():
+            with pytest.raises(Preempted), held():  # noqa: PT012
                 send("SIGTERM")
                 reached = True
             assert reached
