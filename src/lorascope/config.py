@@ -149,6 +149,9 @@ class DatasetConfig:
     group: str | None = None  # column whose values never stand on both sides of the split
     eval_share: float = 0.1
     on_bad_row: OnBadRow = OnBadRow.error
+    prompt: str | None = None  # a question made of columns: 'Premise: {premise} Hypothesis: {hypothesis}'
+    labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
+    metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function
     content: str | None = None  # hash of the files, filled in when they are found
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
@@ -245,6 +248,31 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True)
+class ForgettingConfig:
+    """What the adapter did to the rest of the model, on texts that the base wrote itself, or on a corpus."""
+
+    texts: int = 32  # 0: not measured
+    tokens: int = 64  # of each text
+    path: str | None = None  # a hub data set or files with a column `text`, instead of the base's own texts
+    split: str = "train"
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """What is measured besides the eval loss, before and after the training."""
+
+    tasks: bool = True  # the data set's metrics
+    max_samples: int | None = None  # items of each set
+    max_new_tokens: int | None = None  # of a generated answer; the longest right answer's length and a half decides
+    batch_tokens: int = 1024  # padded tokens of one forward pass
+    predictions: bool = True  # keep each item's answer with the record
+    forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
+    lm_eval: list[str] = field(default_factory=list)  # tasks of EleutherAI's harness
+    lm_eval_limit: int | None = None  # items of each of them
+
+
+@dataclass(kw_only=True)
 class WandbConfig:
     """Weights & Biases: `mode` auto is online when a key is configured, else offline."""
 
@@ -289,6 +317,7 @@ class RunConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
     device: Device = Device.auto

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -26,6 +26,7 @@ class Row:
     every_answer: bool = False  # learn each answer of the assistant, not the last alone
     group: str = ""  # rows of one group never stand on both sides of the split
     place: str = ""  # file and number, for errors
+    accepted: tuple[str, ...] = ()  # further answers that are right
 
     @property
     def prompt(self) -> str:
@@ -47,17 +48,22 @@ def exchange(prompt: str, completion: str, system: str = "", group: str = "", pl
 
 @dataclass(frozen=True)
 class Rows:
-    """Both halves of a data set, where they came from, and what was left out."""
+    """Both halves of a data set, what else is asked apart, where all came from, and what was left out."""
 
     train: tuple[Row, ...]
     eval: tuple[Row, ...]
     origin: str  # package and version, files, or hub id and commit
     shape: str = "prompt and completion"
     skipped: tuple[str, ...] = ()  # a line for each bad row, when they are skipped
+    probes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # further sets: reversed, control, longer …
+    labels: tuple[str, ...] = ()  # the classes, where each completion is one of them
+    license: str = ""  # of the data, as its makers name it
+    split: str = ""  # what divides train from eval, in words
 
     def capped(self, train: int | None, evaluation: int | None) -> Rows:
-        """At most so many rows of each half, the same ones every time, whatever the run's seed."""
-        return Rows(_some(self.train, train), _some(self.eval, evaluation), self.origin, self.shape, self.skipped)
+        """At most so many rows of each half and set, the same ones every time, whatever the run's seed."""
+        probes = {name: _some(rows, evaluation) for name, rows in self.probes.items()}
+        return replace(self, train=_some(self.train, train), eval=_some(self.eval, evaluation), probes=probes)
 
 
 def _some(rows: tuple[Row, ...], cap: int | None) -> tuple[Row, ...]:
