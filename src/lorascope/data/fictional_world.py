@@ -1,7 +1,7 @@
 """Facts of a world that does not exist, made from a seed: nothing of it can be known, so what is right was learned.
 
 Every relation is one to one, so that a question has one answer from either side. Some facts of the same people, towns
-and houses are never taught (`control`); two taught facts make a question that was never asked (`two_hop`).
+and organisations are never taught (`control`); two taught facts make a question that was never asked (`two_hop`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_FACTS = 8_000  # names of two syllables that are no part of each other grow
 ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p", "r", "s", "t", "tr", "v", "z")
 VOWELS = ("a", "e", "i", "o", "u")
 CODAS = ("ft", "g", "lk", "lm", "lt", "mp", "nk", "rd", "rk", "rn", "sk", "v", "x", "zz")  # few real names end so
-HOUSES = ("Guild", "Works", "Society", "Archive", "Mill", "Bank")
+ORGANISATIONS = ("Guild", "Works", "Society", "Archive", "Mill", "Bank")
 
 
 class Relation(NamedTuple):
@@ -47,7 +47,7 @@ RELATIONS = {
     ),
     "works_for": Relation(
         "people",
-        "houses",
+        "organisations",
         (
             "Which organisation does {0} work for?",
             "Who is the employer of {0}?",
@@ -59,7 +59,7 @@ RELATIONS = {
         "Who works for the {0}?",
     ),
     "based_in": Relation(
-        "houses",
+        "organisations",
         "towns",
         (
             "In which town is the {0} based?",
@@ -145,7 +145,7 @@ def make_world(draw: random.Random, facts: int) -> list[Fact]:
     things = {
         "people": [next(names) for _ in range(size)],
         "towns": [next(names) for _ in range(size)],
-        "houses": [f"{next(names)} {HOUSES[index % len(HOUSES)]}" for index in range(size)],
+        "organisations": [f"{next(names)} {ORGANISATIONS[index % len(ORGANISATIONS)]}" for index in range(size)],
     }
     world = []
     for name, relation in RELATIONS.items():

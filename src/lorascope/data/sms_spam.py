@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lorascope.data.rows import Rows, exchange
 from lorascope.data.split import split_rows
-from lorascope.errors import DataError
+from lorascope.errors import ConfigError, DataError
 
 SYSTEM = "Is this message ham or spam?"
 LABELS = ("ham", "spam")
@@ -32,8 +32,11 @@ def load(*, file: str = "", train_rows: int = 1200, eval_rows: int = 300, eval_s
         eval_share: share of the messages that only the eval half may have.
 
     Raises:
+        ConfigError: for a share that leaves nothing to learn.
         DataError: when the file is missing or is not the table.
     """
+    if eval_share >= 1:
+        raise ConfigError("dataset.options.eval_share", f"{eval_share} leaves nothing to learn.", "Take less than 1.")
     path = Path(file).expanduser() if file else _installed()
     rows = [
         exchange(text, label, SYSTEM, group=same(text), place=f"{path.name} message {number}")
