@@ -93,7 +93,7 @@ FILES = {
     "no heading": ("a.csv", b"What?,That.\nWho?,He.\n", "its columns tell no shape: That., What?"),
     "semicolons": ("a.csv", b"prompt;completion\na;b\n", "its columns tell no shape: prompt;completion"),
     "commas in TSV": ("a.tsv", b"prompt,completion\na,b\n", "its columns tell no shape: prompt,completion"),
-    "a column twice": ("a.csv", b"prompt,prompt,completion\na,b,c\n", "a.csv, line 1: the heading names 'prompt' twice"),
+    "a column twice": ("a.csv", b"prompt,prompt,completion\na,b,c\n", "line 1: the heading names 'prompt' twice"),
     "letters behind a quote": ("a.csv", b'prompt,completion\na,"b"c\n', "a.csv, line 2: is not CSV"),
     "nothing in CSV": ("a.csv", b"", "it has no rows"),
     "columns without names": ("a.csv", b",\na,b\n", "names '' twice"),

@@ -18,7 +18,7 @@ FILES = {
     # what is no YAML
     "an open brace": (MINE, b"ranks: {q: 2", "target=mine", "target/mine.yaml, line 1: is not YAML"),
     "a tab": (MINE, b"ranks:\n\tq: 2\n", "target=mine", "target/mine.yaml, line 2: is not YAML"),
-    "a key twice": (MINE, RANKS + b"ranks: {v: 2}\n", "target=mine", "line 2: is not YAML that is read: found duplicate"),
+    "a key twice": (MINE, RANKS + b"ranks: {v: 2}\n", "target=mine", "line 2: is not YAML that is read: found dup"),
     "two documents": (MINE, RANKS + b"---\n" + RANKS, "target=mine", "line 2: is not YAML"),
     "a tag that runs code": (MINE, b"ranks: !!python/object/apply:os.getcwd []\n", "target=mine", "line 1: is not YAML"),
     "an anchor that is not there": (MINE, b"ranks: *nope\n", "target=mine", "undefined alias 'nope'"),
@@ -76,7 +76,7 @@ FILES = {
     "SFT's settings in braces": ("train/mine.yaml", b"sft: {weight_decay: {a: 1}}\n", "train=mine", "is not what SFTConf"),
     "two bits": ("quantization/mine.yaml", b"scheme: int2\n", "quantization=mine", "'int2' is not one of auto, nf4"),
     "an experiment with a plus": ("experiment/mine.yaml", b"seed: 3\n", "+experiment=mine", "is chosen twice"),
-    "an experiment of nothing": ("experiment/mine.yaml", b"# @package _global_\nnope: 3\n", "experiment=mine", "'nope'"),
+    "an experiment of no one": ("experiment/mine.yaml", b"# @package _global_\nnope: 3\n", "experiment=mine", "nope"),
     "an experiment that does not override": (
         "experiment/mine.yaml", b"# @package _global_\ndefaults:\n  - /target: qkvo\n",
         "experiment=mine", "target: is chosen twice",
