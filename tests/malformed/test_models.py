@@ -89,7 +89,7 @@ CONFIGS = {
 FOLDERS = {
     "weights cut off": ({WEIGHTS: 5000}, "model.safetensors is cut or damaged"),
     "weights of no bytes": ({WEIGHTS: b""}, "model.safetensors is cut or damaged"),
-    "weights with an endless header": ({WEIGHTS: struct.pack("<Q", 2**62) + b"{}"}, "model.safetensors is cut or damaged"),
+    "weights with an endless header": ({WEIGHTS: struct.pack("<Q", 2**62) + b"{}"}, "safetensors is cut or damaged"),
     "weights with a list as header": ({WEIGHTS: safetensors([])}, "model.safetensors is cut or damaged"),
     "weights without a tensor": ({WEIGHTS: safetensors({})}, "its weights lack lm_head.weight (21 that"),
     "weights of another model": (
@@ -100,7 +100,7 @@ FOLDERS = {
     "pickled weights of no bytes": ({WEIGHTS: None, "pytorch_model.bin": b""}, "cannot be loaded: EOFError"),
     "more layers than weights": ({CONFIG: {"num_hidden_layers": 3}}, "its weights lack model.layers.2."),
     "fewer words than weights": ({CONFIG: {"vocab_size": 10}}, "lm_head.weight is 300 x 32, and 10 x 32 by config"),
-    "other heads than weights": ({CONFIG: {"num_key_value_heads": 1}}, "k_proj.weight is 16 x 32, and 8 x 32 by config"),
+    "other heads than weights": ({CONFIG: {"num_key_value_heads": 1}}, "weight is 16 x 32, and 8 x 32 by config"),
     "an index of an absent file": (
         {WEIGHTS: None, INDEX: b'{"metadata": {}, "weight_map": {"lm_head.weight": "model-2-of-2.safetensors"}}'},
         "model-2-of-2.safetensors",
