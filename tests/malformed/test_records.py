@@ -174,7 +174,7 @@ def test_a_folder_that_is_called_as_a_record_hides_nothing(runs, capsys):
 PLACES = [
     "run_id", "name", "status", "started", "finished", "error", "config", "config.target", "config.target.name",
     "config.seed", "config.train", "config.train.learning_rate", "config.quantization.scheme", "plan", "plan.modules",
-    "plan.modules.0", "plan.modules.0.role", "plan.modules.0.rank", "plan.modules.0.parameters", "plan.trainable_percent",
+    "plan.modules.0", "plan.modules.0.role", "plan.modules.0.rank", "plan.modules.0.parameters", "plan.modules.0.alpha",
     "plan.trainable_parameters", "metrics", "metrics.eval_loss", "metrics.eval_loss.value", "metrics.eval_loss.base",
     "metrics.eval_loss.better", "metrics.eval_loss.unit", "timing", "timing.total_seconds", "memory", "data",
     "memory.peak_bytes", "data.train_rows", "fingerprint", "fingerprint.hash", "environment", "environment.packages",
@@ -205,7 +205,7 @@ def show_everything(folder):
     return records
 
 
-@settings(few, max_examples=150)
+@settings(few, max_examples=100)
 @given(place=st.sampled_from(PLACES), value=json_values(*NAMES))
 def test_whatever_stands_in_a_record_it_is_shown_or_told(place, value, tmp_path):
     for name, raw in (("a", WHOLE), ("b", changed(place, value))):
