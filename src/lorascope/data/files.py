@@ -36,6 +36,8 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
         found = [path]
     else:
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+    if not found and os.path.isdir(path):
+        raise DataError(f"{key}={pattern}", "no file in it is of a kind that is read.", f"Kinds: {_kinds()}.")
     if not found:
         beside = path.parent.glob("*") if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, [one.name for one in beside if one.name != path.name])
@@ -143,11 +145,19 @@ def _text(file: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        remedy = f"Write the file anew as UTF-8: iconv -f {_encoding(raw)} -t UTF-8 {file.name}"
         raise DataError(
             f"dataset.path: {file.name}, line {line}",
             f"byte {raw[error.start]:#04x} is not UTF-8.",
-            f"Write the file anew as UTF-8: iconv -f LATIN1 -t UTF-8 {file.name}",
+            remedy if _encoding(raw) else f"Look what it holds, it seems to be no text: file {file.name}",
         ) from error
+
+
+def _encoding(raw: bytes) -> str:
+    """What text that is not UTF-8 was probably written in; nothing where it is no text, such as an archive."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    return "" if b"\0" in raw else "LATIN1"
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
@@ -192,12 +202,16 @@ def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
     csv.field_size_limit(LONGEST_FIELD)
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
     try:
+        names = reader.fieldnames or ()
+        if twice := [name for name in names if names.count(name) > 1]:
+            place = f"dataset.path: {file.name}, line {reader.line_num}"
+            raise DataError(place, f"the heading names '{twice[0]}' twice.", "Give each column a name of its own.")
         for row in reader:
             place = f"{file.name}, line {reader.line_num}"
             if None in row:
-                yield place, BadRowError(f"has more values than the heading's {len(reader.fieldnames or ())}")
+                yield place, BadRowError(f"has more values than the heading's {len(names)}")
             elif None in row.values():
-                yield place, BadRowError(f"has fewer values than the heading's {len(reader.fieldnames or ())}")
+                yield place, BadRowError(f"has fewer values than the heading's {len(names)}")
             else:
                 yield place, row
     except csv.Error as error:
