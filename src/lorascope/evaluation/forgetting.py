@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import ForgettingConfig
 from lorascope.data.tokens import Encoded
-from lorascope.evaluation.labels import LOGITS
+from lorascope.evaluation.labels import LOGITS, last_logits
 from lorascope.evaluation.loss import batches, item_losses
 from lorascope.evaluation.metrics import Metric
 
@@ -66,7 +66,9 @@ def own_texts(
                 size = min(AT_ONCE, settings.texts - len(rows))
                 ids = torch.full((size, 1), int(start or 0), device=model.device)
                 mask = torch.ones_like(ids)
-                drawn = model.generate(input_ids=ids, attention_mask=mask, generation_config=plain, use_cache=True)
+                drawn = model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=plain, use_cache=True, **last_logits(model)
+                )
                 rows += drawn.tolist()
                 progress(size)
     finally:

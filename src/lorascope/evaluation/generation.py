@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lorascope.evaluation.labels import left_padded
+from lorascope.evaluation.labels import last_logits, left_padded
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -47,7 +47,9 @@ def generate(
     for batch in _batches(prompts, max_new_tokens, batch_tokens):
         ids, mask = left_padded([prompts[index] for index in batch], int(tokenizer.pad_token_id or 0), model.device)
         with torch.no_grad():
-            written = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings, use_cache=True)
+            written = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=settings, use_cache=True, **last_logits(model)
+            )
         for index, tokens in zip(batch, written[:, ids.shape[1] :].tolist(), strict=True):
             answers[index] = _text(tokens, tokenizer, ends)
         progress(len(batch))
