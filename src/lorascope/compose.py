@@ -33,6 +33,7 @@ OPEN_KEYS = (
     "train.sft",
     "dataset.options",
     "dataset.columns",
+    "dataset.eval_columns",
     "model.architecture",
     "model.roles",
     "target.modules",

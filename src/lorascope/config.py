@@ -139,12 +139,15 @@ class DatasetConfig:
     name: str | None = None
     source: str = "home_intents"
     path: str | None = None  # files, a folder or a glob; a hub id
-    eval_path: str | None = None  # files of the eval half; without it, eval_share decides
+    eval_path: str | None = None  # the eval half's files or hub id; without it, eval_split or eval_share decides
+    eval_subset: str | None = None  # of eval_path
+    eval_revision: str = "main"  # of eval_path
+    eval_columns: dict[str, str] = field(default_factory=dict)  # where the eval half's columns have other names
     subset: str | None = None  # of a hub data set, what the hub calls its config
     split: str = "train"
     eval_split: str | None = None
     revision: str = "main"
-    columns: dict[str, str] = field(default_factory=dict)  # field -> column
+    columns: dict[str, str] = field(default_factory=dict)  # field, or name in `prompt` -> column
     system: str | None = None  # put before every conversation that has none
     group: str | None = None  # column whose values never stand on both sides of the split
     eval_share: float = 0.1

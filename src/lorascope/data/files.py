@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import difflib
 import glob
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import DatasetConfig, OnBadRow
 from lorascope.data.rows import Row, Rows
-from lorascope.data.shapes import BadRowError, find_shape, to_row
-from lorascope.data.split import split_rows
+from lorascope.data.shapes import BadRowError, Said, Shape, classes, find_shape, to_row
+from lorascope.data.split import split_rows, split_words
+from lorascope.data.template import read_template
 from lorascope.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
@@ -55,9 +57,16 @@ def content_hash(dataset: DatasetConfig) -> str:
     """
     digest = hashlib.sha256()
     for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
-        for file in find_files(pattern, key) if pattern else []:
+        for file in _parts(pattern, key, dataset.source) if pattern else []:
             digest.update(_bytes(file))
     return digest.hexdigest()[:16]
+
+
+def _parts(pattern: str, key: str, source: str) -> list[Path]:
+    """All that a folder read as a hub's data set holds; else the files that are read."""
+    if source == "file":
+        return find_files(pattern, key)
+    return sorted(file for file in Path(pattern).rglob("*") if file.is_file()) if os.path.isdir(pattern) else []
 
 
 def load(dataset: DatasetConfig) -> Rows:
@@ -67,25 +76,44 @@ def load(dataset: DatasetConfig) -> Rows:
         DataError: for a file that cannot be read, or the first bad row unless they are skipped.
     """
     assert dataset.path
-    rows, shape, skipped = read_rows(lambda: _all_rows(dataset.path or "", "dataset.path"), dataset, dataset.path)
+    labels = classes(dataset.labels)
+    rows, shape, skipped = read_rows(
+        lambda: _all_rows(dataset.path or "", "dataset.path"), dataset, said(dataset), dataset.path, labels
+    )
     if dataset.eval_path:
+        place = dataset.eval_path
         evaluation, _, more = read_rows(
-            lambda: _all_rows(dataset.eval_path or "", "dataset.eval_path"), dataset, dataset.eval_path
+            lambda: _all_rows(place, "dataset.eval_path"), dataset, said(dataset, evaluation=True), place, labels
         )
-        return Rows(tuple(rows), tuple(evaluation), dataset.path, shape, tuple(skipped + more))
+        skipped, split = skipped + more, "files of its own"
+        return Rows(tuple(rows), tuple(evaluation), dataset.path, shape, tuple(skipped), labels=labels, split=split)
     train, held_out = split_rows(rows, dataset.eval_share, by_group=dataset.group is not None)
-    return Rows(train, held_out, dataset.path, shape, tuple(skipped))
+    return Rows(train, held_out, dataset.path, shape, tuple(skipped), labels=labels, split=split_words(dataset))
+
+
+def said(dataset: DatasetConfig, *, evaluation: bool = False) -> Said:
+    """What the settings say of the columns of a half."""
+    template = read_template(dataset.prompt) if dataset.prompt else None
+    if evaluation and dataset.eval_columns:
+        return Said(dataset.eval_columns, template, "dataset.eval_columns")
+    return Said(dataset.columns, template)
 
 
 def read_rows(
-    raw_rows: Callable[[], Iterator[RawRow]], dataset: DatasetConfig, place: str
+    raw_rows: Callable[[], Iterator[RawRow]],
+    dataset: DatasetConfig,
+    said: Said,
+    place: str,
+    labels: Sequence[str] = (),
 ) -> tuple[list[Row], str, list[str]]:
     """Checked rows, the name of their shape, and a line for each that was skipped.
 
     Args:
         raw_rows: gives (place, object) pairs, anew at each call.
-        dataset: its columns, group, system and on_bad_row decide.
+        dataset: its group, system and on_bad_row decide.
+        said: of the columns.
         place: file or hub id, for errors about the whole.
+        labels: the answers' classes, where there are any.
 
     Raises:
         DataError: for the first bad row, unless they are skipped; when no row is left.
@@ -94,10 +122,14 @@ def read_rows(
     for _, raw in raw_rows():
         if isinstance(raw, dict):
             present |= raw.keys()
-    shape = find_shape(present, dataset.columns, place) if present else None
-    if dataset.group and shape and dataset.group not in present:
+    shape = find_shape(present, said, place) if present else None
+    if shape and labels:
+        shape = with_labels(shape, labels)
+    # a group matters where rows are split, and an eval half with columns of its own is not
+    group = None if said.key == "dataset.eval_columns" else dataset.group
+    if group and shape and group not in present:
         raise DataError(
-            f"dataset.group={dataset.group}", f"{place} has no such column.", f"It has: {', '.join(sorted(present))}."
+            f"dataset.group={group}", f"{place} has no such column.", f"It has: {', '.join(sorted(present))}."
         )
     rows: list[Row] = []
     bad: list[str] = []
@@ -107,7 +139,7 @@ def read_rows(
                 raise raw
             if not isinstance(raw, dict) or shape is None:
                 raise BadRowError("is not an object with named values")
-            rows.append(to_row(raw, shape, dataset.system, dataset.group, where))
+            rows.append(to_row(raw, shape, dataset.system, group, where))
         except BadRowError as error:
             bad.append(f"{where}: {error}")
     if bad and dataset.on_bad_row is OnBadRow.error:
@@ -118,6 +150,17 @@ def read_rows(
     if not rows:
         raise DataError(f"dataset.path={place}", "it has no rows.", "A row is an object, or a line below the heading.")
     return rows, shape.name if shape else "", bad
+
+
+def with_labels(shape: Shape, labels: Sequence[str]) -> Shape:
+    """The shape of rows whose answers are classes.
+
+    Raises:
+        DataError: where conversations or texts are learned, which have no answer to be one.
+    """
+    if shape.name in ("messages", "text"):
+        raise DataError("dataset.labels", f"rows read as {shape.name} are of no class.", "Leave the labels out.")
+    return dataclasses.replace(shape, labels=tuple(labels))
 
 
 def _all_rows(pattern: str, key: str) -> Iterator[RawRow]:

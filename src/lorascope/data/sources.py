@@ -8,13 +8,14 @@ import importlib
 import importlib.util
 import inspect
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 from lorascope.config import DatasetConfig
-from lorascope.data.files import content_hash
+from lorascope.data.files import content_hash, said
 from lorascope.data.rows import Rows
-from lorascope.data.shapes import FIELDS
+from lorascope.data.shapes import check_fields, classes
 from lorascope.errors import ConfigError, DataError
 
 # source -> module with `load(**options) -> Rows`, and the packages that it reads
@@ -46,6 +47,9 @@ def check_options(dataset: DatasetConfig) -> None:
             f"the source {dataset.source} takes no path.",
             "For files of your own: dataset=file dataset.path=FILE",
         )
+    for name in ("prompt", "labels", "columns", "eval_columns"):
+        if getattr(dataset, name):
+            raise ConfigError(f"dataset.{name}", f"the source {dataset.source} makes its own rows.", "Leave it out.")
     parameters = inspect.signature(load, eval_str=True).parameters
     for name, value in dataset.options.items():
         key = f"dataset.options.{name}"
@@ -71,11 +75,9 @@ def _check_path(dataset: DatasetConfig) -> None:
     if dataset.options:
         names = ", ".join(dataset.options)
         raise ConfigError(f"dataset.options.{names}", f"the source {dataset.source} has no options.", "Leave it out.")
-    for field in dataset.columns:
-        if field not in FIELDS:
-            raise ConfigError(
-                f"dataset.columns.{field}", "there is no such field.", f"Fields are: {', '.join(FIELDS)}."
-            )
+    classes(dataset.labels)
+    for half in (False, True):
+        check_fields(said(dataset, evaluation=half))
 
 
 def pin(dataset: DatasetConfig) -> DatasetConfig:
@@ -84,7 +86,8 @@ def pin(dataset: DatasetConfig) -> DatasetConfig:
     Raises:
         DataError: when a file is missing.
     """
-    if dataset.source != "file":
+    folder = dataset.source == "hub" and any(os.path.isdir(path or "") for path in (dataset.path, dataset.eval_path))
+    if dataset.source != "file" and not folder:
         return dataset
     return dataclasses.replace(dataset, content=content_hash(dataset))
 

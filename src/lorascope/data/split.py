@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from lorascope.config import DatasetConfig
 from lorascope.data.rows import Row
 from lorascope.errors import DataError
 
@@ -36,3 +37,9 @@ def split_rows(rows: Sequence[Row], eval_share: float, *, by_group: bool) -> tup
 def _held_out(key: str, share: float) -> bool:
     digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def split_words(dataset: DatasetConfig) -> str:
+    """How the rows are divided, for the record."""
+    by = f"values of the column {dataset.group}" if dataset.group else "prompts"
+    return f"{dataset.eval_share:g} of the {by}, by hash"
