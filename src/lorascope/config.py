@@ -155,6 +155,7 @@ class DatasetConfig:
     prompt: str | None = None  # a question made of columns: 'Premise: {premise} Hypothesis: {hypothesis}'
     labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
     metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function
+    parts: dict[str, Any] = field(default_factory=dict)  # of a mixture: name -> weight, or weight and settings
     content: str | None = None  # hash of the files, filled in when they are found
     max_train_samples: int | None = None
     max_eval_samples: int | None = None

@@ -57,6 +57,7 @@ class Rows:
     skipped: tuple[str, ...] = ()  # a line for each bad row, when they are skipped
     probes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # further sets: reversed, control, longer …
     labels: tuple[str, ...] = ()  # the classes, where each completion is one of them
+    labels_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by probe, where they differ
     license: str = ""  # of the data, as its makers name it
     split: str = ""  # what divides train from eval, in words
 

