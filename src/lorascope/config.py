@@ -241,6 +241,7 @@ class TrainConfig:
     batch_size: int = 8
     gradient_accumulation: int = 1
     max_length: int = 512
+    packing: bool = False  # short rows share one of max_length, none sees the others
     warmup_ratio: float = 0.05
     scheduler: Scheduler = Scheduler.cosine
     eval_steps: int | None = None

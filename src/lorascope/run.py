@@ -182,7 +182,7 @@ def _predict(run: Run, plan: TargetPlan, train: Encoded, evaluation: Encoded) ->
     """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not."""
     length: int | None = max(len(ids) for half in (train, evaluation) for ids in half.input_ids)
     supervised: int | None = max(map(_supervised, (*train.labels, *evaluation.labels)))
-    if run.config.train.sft.get("packing"):
+    if run.config.train.packing:
         length = supervised = None  # rows are as long as max_length then
     predicted = estimate_memory(run.config, run.shapes, plan, length=length, supervised=supervised)
     run.record.memory = {"predicted_bytes": predicted.total, "predicted": predicted.entry()}
