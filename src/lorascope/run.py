@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lorascope.config import Auto, Init, OnBadRow, RunConfig, TargetConfig
+from lorascope.data.card import data_card
 from lorascope.data.notes import data_notes
 from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import shared_prompts
@@ -250,6 +251,7 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Enc
         "train": data_entry(train),
         "eval": data_entry(evaluation),
         "eval_prompts_in_train": len(shared_prompts(rows)),
+        "card": data_card(rows, train, evaluation),
     }
     record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))
     return base, train, evaluation
