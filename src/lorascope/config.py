@@ -152,6 +152,7 @@ class DatasetConfig:
     group: str | None = None  # column whose values never stand on both sides of the split
     eval_share: float = 0.1
     on_bad_row: OnBadRow = OnBadRow.error
+    streaming: bool = False  # files and hub: rows and tokens go through the disk, and a cap takes the first rows
     prompt: str | None = None  # a question made of columns: 'Premise: {premise} Hypothesis: {hypothesis}'
     labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
     metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function

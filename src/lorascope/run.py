@@ -7,6 +7,7 @@ import gc
 import shutil
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,7 @@ def _prompts(target: TargetConfig, train: Encoded, base: Base) -> list[dict[str,
 def _predict(run: Run, plan: TargetPlan, train: Encoded, evaluation: Encoded) -> None:
     """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not."""
     length: int | None = max(len(ids) for half in (train, evaluation) for ids in half.input_ids)
-    supervised: int | None = max(map(_supervised, (*train.labels, *evaluation.labels)))
+    supervised: int | None = max(map(_supervised, chain(train.labels, evaluation.labels)))
     if run.config.train.packing:
         length = supervised = None  # rows are as long as max_length then
     predicted = estimate_memory(run.config, run.shapes, plan, length=length, supervised=supervised)

@@ -11,17 +11,21 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorascope.config import DatasetConfig, OnBadRow
 from lorascope.data.rows import Row, Rows
 from lorascope.data.shapes import BadRowError, Said, Shape, classes, find_shape, to_row
-from lorascope.data.split import split_rows, split_words
+from lorascope.data.split import is_held_out, require_halves, split_rows, split_words
+from lorascope.data.spool import PIECE, spooled
 from lorascope.data.template import read_template
 from lorascope.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
+PEEKED = 1000  # rows that tell the columns of a stream
 RawRow = tuple[str, Any]  # where it stands, and what stands there: an object, or a BadRowError
 
 
@@ -58,7 +62,8 @@ def content_hash(dataset: DatasetConfig) -> str:
     digest = hashlib.sha256()
     for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
         for file in _parts(pattern, key, dataset.source) if pattern else []:
-            digest.update(_bytes(file))
+            for piece in _pieces(file):
+                digest.update(piece)
     return digest.hexdigest()[:16]
 
 
@@ -77,18 +82,60 @@ def load(dataset: DatasetConfig) -> Rows:
     """
     assert dataset.path
     labels = classes(dataset.labels)
-    rows, shape, skipped = read_rows(
-        lambda: _all_rows(dataset.path or "", "dataset.path"), dataset, said(dataset), dataset.path, labels
-    )
+    main = Source(partial(_all_rows, dataset.path, "dataset.path", dataset.streaming), dataset.path)
+    other = None
     if dataset.eval_path:
-        place = dataset.eval_path
-        evaluation, _, more = read_rows(
-            lambda: _all_rows(place, "dataset.eval_path"), dataset, said(dataset, evaluation=True), place, labels
-        )
-        skipped, split = skipped + more, "files of its own"
-        return Rows(tuple(rows), tuple(evaluation), dataset.path, shape, tuple(skipped), labels=labels, split=split)
-    train, held_out = split_rows(rows, dataset.eval_share, by_group=dataset.group is not None)
-    return Rows(train, held_out, dataset.path, shape, tuple(skipped), labels=labels, split=split_words(dataset))
+        other = Source(partial(_all_rows, dataset.eval_path, "dataset.eval_path", dataset.streaming), dataset.eval_path)
+    train, held_out, shape, skipped = read_halves(dataset, labels, main, other)
+    split = "files of its own" if other else split_words(dataset)
+    return Rows(train, held_out, dataset.path, shape, skipped, labels=labels, split=split)
+
+
+class Source(NamedTuple):
+    """Raw rows, given anew at each call, and the file or hub id that they come from."""
+
+    rows: Callable[[], Iterator[RawRow]]
+    place: str
+
+
+def read_halves(
+    dataset: DatasetConfig, labels: Sequence[str], main: Source, other: Source | None
+) -> tuple[Sequence[Row], Sequence[Row], str, tuple[str, ...]]:
+    """Train and eval rows, the name of their shape, and a line for each that was skipped.
+
+    Args:
+        dataset: its settings decide.
+        labels: the answers' classes, where there are any.
+        main: what is learned from.
+        other: the eval half, where it is not a share of the rows.
+
+    Raises:
+        DataError: for the first bad row, unless they are skipped; when no row is left.
+    """
+    reading = Reading(main, dataset, said(dataset), labels)
+    later = Reading(other, dataset, said(dataset, evaluation=True), labels) if other else None
+    by_group = dataset.group is not None
+    if not dataset.streaming:
+        rows = reading.all()
+        if later is not None:
+            return tuple(rows), tuple(later.all()), reading.shape_name, (*reading.bad, *later.bad)
+        train, rest = split_rows(rows, dataset.eval_share, by_group=by_group)
+        return train, rest, reading.shape_name, tuple(reading.bad)
+    if later is not None:
+        one, _ = spooled(iter(reading), dataset.max_train_samples, lambda row: False, None)
+        two, _ = spooled(iter(later), dataset.max_eval_samples, lambda row: False, None)
+        reading.finish(one)
+        later.finish(two)
+        return one, two, reading.shape_name, (*reading.bad, *later.bad)
+    one, two = spooled(
+        iter(reading),
+        dataset.max_train_samples,
+        lambda row: is_held_out(row, dataset.eval_share, by_group=by_group),
+        dataset.max_eval_samples,
+    )
+    reading.finish([*one[:1], *two[:1]])
+    require_halves(one, two, len(one) + len(two), dataset.eval_share)
+    return one, two, reading.shape_name, tuple(reading.bad)
 
 
 def said(dataset: DatasetConfig, *, evaluation: bool = False) -> Said:
@@ -99,57 +146,64 @@ def said(dataset: DatasetConfig, *, evaluation: bool = False) -> Said:
     return Said(dataset.columns, template)
 
 
-def read_rows(
-    raw_rows: Callable[[], Iterator[RawRow]],
-    dataset: DatasetConfig,
-    said: Said,
-    place: str,
-    labels: Sequence[str] = (),
-) -> tuple[list[Row], str, list[str]]:
-    """Checked rows, the name of their shape, and a line for each that was skipped.
-
-    Args:
-        raw_rows: gives (place, object) pairs, anew at each call.
-        dataset: its group, system and on_bad_row decide.
-        said: of the columns.
-        place: file or hub id, for errors about the whole.
-        labels: the answers' classes, where there are any.
+class Reading:
+    """Raw rows as checked ones, in order; what is wrong with the others is kept.
 
     Raises:
-        DataError: for the first bad row, unless they are skipped; when no row is left.
+        DataError: when it is made, for columns that tell no shape; by `finish`, for bad rows.
     """
-    present: set[str] = set()
-    for _, raw in raw_rows():
-        if isinstance(raw, dict):
-            present |= raw.keys()
-    shape = find_shape(present, said, place) if present else None
-    if shape and labels:
-        shape = with_labels(shape, labels)
-    # a group matters where rows are split, and an eval half with columns of its own is not
-    group = None if said.key == "dataset.eval_columns" else dataset.group
-    if group and shape and group not in present:
-        raise DataError(
-            f"dataset.group={group}", f"{place} has no such column.", f"It has: {', '.join(sorted(present))}."
-        )
-    rows: list[Row] = []
-    bad: list[str] = []
-    for where, raw in raw_rows():
-        try:
-            if isinstance(raw, BadRowError):
-                raise raw
-            if not isinstance(raw, dict) or shape is None:
-                raise BadRowError("is not an object with named values")
-            rows.append(to_row(raw, shape, dataset.system, group, where))
-        except BadRowError as error:
-            bad.append(f"{where}: {error}")
-    if bad and dataset.on_bad_row is OnBadRow.error:
-        where, _, what = bad[0].partition(": ")
-        raise DataError(
-            f"dataset.path: {where}", f"{what}.", f"Mend the row, or dataset.on_bad_row=skip ({len(bad)} such rows)."
-        )
-    if not rows:
-        raise DataError(f"dataset.path={place}", "it has no rows.", "A row is an object, or a line below the heading.")
-    return rows, shape.name if shape else "", bad
+
+    def __init__(self, source: Source, dataset: DatasetConfig, said: Said, labels: Sequence[str]) -> None:
+        self.source, self.dataset = source, dataset
+        self.bad: list[str] = []
+        present: set[str] = set()
+        # a stream is not read twice: its first rows tell the columns
+        for _, raw in islice(source.rows(), PEEKED if dataset.streaming else None):
+            if isinstance(raw, dict):
+                present |= raw.keys()
+        shape = find_shape(present, said, source.place) if present else None
+        self.shape = with_labels(shape, labels) if shape and labels else shape
+        # a group matters where rows are split, and an eval half with columns of its own is not
+        self.group = None if said.key == "dataset.eval_columns" else dataset.group
+        if self.group and shape and self.group not in present:
+            there = ", ".join(sorted(present))
+            raise DataError(f"dataset.group={self.group}", f"{source.place} has no such column.", f"It has: {there}.")
+
+    @property
+    def shape_name(self) -> str:
+        """How the rows are read."""
+        return self.shape.name if self.shape else ""
+
+    def __iter__(self) -> Iterator[Row]:
+        for where, raw in self.source.rows():
+            try:
+                if isinstance(raw, BadRowError):
+                    raise raw
+                if not isinstance(raw, dict) or self.shape is None:
+                    raise BadRowError("is not an object with named values")
+                yield to_row(raw, self.shape, self.dataset.system, self.group, where)
+            except BadRowError as error:
+                self.bad.append(f"{where}: {error}")
+
+    def all(self) -> list[Row]:
+        """Every row."""
+        rows = list(self)
+        self.finish(rows)
+        return rows
+
+    def finish(self, rows: Sequence[Row]) -> None:
+        """Refuse bad rows, unless they are skipped, and no rows at all.
+
+        Raises:
+            DataError: for the first bad row, with the number of all; when no row is left.
+        """
+        if self.bad and self.dataset.on_bad_row is OnBadRow.error:
+            where, _, what = self.bad[0].partition(": ")
+            remedy = f"Mend the row, or dataset.on_bad_row=skip ({len(self.bad)} such rows)."
+            raise DataError(f"dataset.path: {where}", f"{what}.", remedy)
+        if not rows:
+            remedy = "A row is an object, or a line below the heading."
+            raise DataError(f"dataset.path={self.source.place}", "it has no rows.", remedy)
 
 
 def with_labels(shape: Shape, labels: Sequence[str]) -> Shape:
@@ -163,48 +217,60 @@ def with_labels(shape: Shape, labels: Sequence[str]) -> Shape:
     return dataclasses.replace(shape, labels=tuple(labels))
 
 
-def _all_rows(pattern: str, key: str) -> Iterator[RawRow]:
+def _all_rows(pattern: str, key: str, streaming: bool) -> Iterator[RawRow]:
     for file in find_files(pattern, key):
+        if streaming and file.suffix == ".json":
+            raise DataError(f"{key}={file}", "a JSON list is read whole: no stream.", "Write JSON Lines.")
         yield from READERS[file.suffix](file)
 
 
-def _bytes(file: Path) -> bytes:
+def _pieces(file: Path, size: int = 2**20) -> Iterator[bytes]:
+    """The file's bytes, piece by piece."""
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            while piece := opened.read(size):
+                yield piece
     except OSError as error:
         raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
 
 
-def _text(file: Path) -> str:
-    """The file's text.
+def _lines(file: Path) -> Iterator[str]:
+    """The file's lines with their ends, one by one.
 
     Raises:
-        DataError: naming the first line that is not UTF-8.
+        DataError: at the first line that is not UTF-8.
     """
-    raw = _bytes(file)
     try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"dataset.path: {file.name}, line {line}",
-            f"byte {raw[error.start]:#04x} is not UTF-8.",
-            f"Write the file anew as UTF-8: iconv -f LATIN1 -t UTF-8 {file.name}",
-        ) from error
+        with file.open("rb") as opened:
+            for number, raw in enumerate(opened, start=1):
+                try:
+                    yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(file, number, raw[error.start]) from error
+    except OSError as error:
+        raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
+
+
+def _not_utf8(file: Path, line: int, byte: int) -> DataError:
+    return DataError(
+        f"dataset.path: {file.name}, line {line}",
+        f"byte {byte:#04x} is not UTF-8.",
+        f"Write the file anew as UTF-8: iconv -f LATIN1 -t UTF-8 {file.name}",
+    )
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
-    for number, line in enumerate(_text(file).split("\n"), start=1):
+    for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             place = f"{file.name}, line {number}"
             try:
-                yield place, json.loads(line)
+                yield place, json.loads(line.removesuffix("\n"))
             except (ValueError, RecursionError) as error:
                 yield place, BadRowError(f"is not JSON ({_why(error)})")
 
 
 def _json(file: Path) -> Iterator[RawRow]:
-    text = _text(file)
+    text = "".join(_lines(file))
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -233,7 +299,9 @@ def _why(error: Exception) -> str:
 
 def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""), delimiter=delimiter, strict=True)
+    # \r alone ends a line too, in files of old
+    lines = (part for line in _lines(file) for part in io.StringIO(line, newline=""))
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
         for row in reader:
             place = f"{file.name}, line {reader.line_num}"
@@ -256,15 +324,17 @@ def _parquet(file: Path) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        rows = pyarrow.parquet.read_table(file).to_pylist()
+        for batch in pyarrow.parquet.ParquetFile(file, memory_map=True).iter_batches(batch_size=PIECE):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file.name}, row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         what = str(error).splitlines()[0].rstrip(".")
         raise DataError(
             f"dataset.path={file.name}", f"is not Parquet that can be read: {what}.", "Write the file anew."
         ) from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{file.name}, row {number}", row
 
 
 READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {

@@ -7,14 +7,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lorascope.config import DatasetConfig
-from lorascope.data.files import RawRow, read_rows, said
+from lorascope.data.files import RawRow, Source, read_halves, said
 from lorascope.data.rows import Rows
 from lorascope.data.shapes import answer_column, classes, find_shape
-from lorascope.data.split import split_rows, split_words
+from lorascope.data.split import split_words
 from lorascope.errors import DataError
 
 
@@ -25,24 +26,18 @@ def load(dataset: DatasetConfig) -> Rows:
         DataError: when a data set cannot be had, or for the first bad row unless they are skipped.
     """
     assert dataset.path
-    place = Place(dataset.path, dataset.subset, dataset.split, dataset.revision)
-    found = _fetch(place)
+    place, held_out = Place(dataset.path, dataset.subset, dataset.split, dataset.revision), eval_place(dataset)
+    found = _fetch(place, dataset.streaming)
+    main, other = Source(partial(_raw, found, place.split), place.path), None
     labels = _classes(dataset, found)
-    rows, shape, skipped = read_rows(lambda: _raw(found, place.split), dataset, said(dataset), place.path, labels)
+    if held_out:
+        apart = _fetch(held_out, dataset.streaming)
+        other = Source(partial(_raw, apart, held_out.split), held_out.path)
+    train, rest, shape, skipped = read_halves(dataset, labels, main, other)
+    split = f"eval half: {held_out.words}, {held_out.split}" if held_out else split_words(dataset)
+    origin = ", evaluated on ".join(dict.fromkeys(one.words for one in (place, held_out) if one))
     license = str(found.info.license or "")
-    if held_out := eval_place(dataset):
-        other = _fetch(held_out)
-        evaluation, _, more = read_rows(
-            lambda: _raw(other, held_out.split), dataset, said(dataset, evaluation=True), held_out.path, labels
-        )
-        train, rest, skipped = tuple(rows), tuple(evaluation), skipped + more
-        split = f"eval half: {held_out.words}, {held_out.split}"
-    else:
-        train, rest = split_rows(rows, dataset.eval_share, by_group=dataset.group is not None)
-        split = split_words(dataset)
-    places = dict.fromkeys(one.words for one in (place, held_out) if one)
-    origin = ", evaluated on ".join(places)
-    return Rows(train, rest, origin, shape, tuple(skipped), labels=labels, license=license, split=split)
+    return Rows(train, rest, origin, shape, skipped, labels=labels, license=license, split=split)
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,9 @@ def _classes(dataset: DatasetConfig, found: Any) -> tuple[str, ...]:
     """The names of the classes: the user's, or those that the data set gives its answers' numbers."""
     if dataset.labels:
         return classes(dataset.labels)
-    shape = find_shape(set(found.column_names), said(dataset), dataset.path or "")
+    if not found.features:  # a stream of JSON tells none
+        return ()
+    shape = find_shape(set(found.features), said(dataset), dataset.path or "")
     feature = found.features.get(answer_column(shape) or "")
     return tuple(getattr(feature, "names", None) or ())
 
@@ -85,13 +82,18 @@ def _raw(found: Any, split: str) -> Iterator[RawRow]:
         yield f"{split}, row {number}", row
 
 
-def _fetch(place: Place) -> Any:
+def _fetch(place: Place, streaming: bool) -> Any:
     import datasets
 
     try:
         cache = _cache_of(Path(place.path), datasets.config.HF_DATASETS_CACHE) if os.path.isdir(place.path) else None
         return datasets.load_dataset(
-            place.path, place.subset, split=place.split, revision=place.revision, cache_dir=cache
+            place.path,
+            place.subset,
+            split=place.split,
+            revision=place.revision,
+            cache_dir=cache,
+            streaming=streaming,
         )
     except Exception as error:  # datasets passes on what its builders and the hub raise
         raise explain(error, place) from error

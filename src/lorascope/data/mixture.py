@@ -33,7 +33,7 @@ def load(dataset: DatasetConfig) -> Rows:
         DataError: for whatever a part cannot be loaded for, with the part's name.
     """
     found = {name: (part, _rows_of(name, part.dataset)) for name, part in parts_of(dataset).items()}
-    probes: dict[str, tuple[Row, ...]] = {}
+    probes: dict[str, Sequence[Row]] = {}
     labels_of: dict[str, tuple[str, ...]] = {}
     for name, (_, rows) in found.items():
         for key, asked in {name: rows.eval, **{f"{name}.{probe}": one for probe, one in rows.probes.items()}}.items():

@@ -44,6 +44,8 @@ def check_options(dataset: DatasetConfig) -> None:
     """
     if dataset.parts and dataset.source not in MIXED:
         raise ConfigError("dataset.parts", f"the source {dataset.source} has no parts.", "Take dataset=mixture.")
+    if dataset.streaming and dataset.source not in BY_PATH:
+        raise ConfigError("dataset.streaming", f"the source {dataset.source} is no stream.", "Leave it out.")
     if dataset.source in BY_PATH:
         _check_path(dataset)
         return
@@ -103,6 +105,8 @@ def _check_parts(dataset: DatasetConfig) -> None:
             raise ConfigError(key, f"{weight!r} is not how often rows can be seen.", remedy)
         if part.dataset.source in MIXED:
             raise ConfigError(key, "is a mixture itself.", "Name its parts here.")
+        if part.dataset.streaming:
+            raise ConfigError(f"{key}: dataset.streaming", "parts are mixed in the memory.", "Leave it out.")
         try:
             check_options(part.dataset)
         except ConfigError as error:
