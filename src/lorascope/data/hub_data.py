@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config import DatasetConfig
-from lorascope.data.files import RawRow, Source, read_halves, said
+from lorascope.data.halves import Source, read_halves, said
+from lorascope.data.readers import RawRow
 from lorascope.data.rows import Rows
 from lorascope.data.shapes import answer_column, classes, find_shape
 from lorascope.data.split import split_words

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lorascope.config import DatasetConfig
-from lorascope.data.files import content_hash, said
+from lorascope.data.files import content_hash
+from lorascope.data.halves import said
 from lorascope.data.mixture import parts_of
 from lorascope.data.rows import Rows
 from lorascope.data.shapes import check_fields, classes
