@@ -116,6 +116,10 @@ class Child:
     process: int
     log: Path
 
+    def evaluating(self) -> bool:
+        """Whether it measures a loss, or did when it was killed."""
+        return self.log.with_suffix(".evaluating").exists()
+
     @property
     def text(self) -> str:
         """What it has said."""
@@ -165,7 +169,7 @@ def _child(words: list[str], log: Path, change: Callable[[], None] | None) -> No
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        _slow_down()
+        _slow_down(log.with_suffix(".evaluating"))
         if change:
             change()
         code = _run(words)
@@ -187,7 +191,8 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _slow_down() -> None:
+def _slow_down(evaluating: Path) -> None:
+    """Give what a tiny model does in a blink time to be disturbed in; the file is there while a loss is measured."""
     from lorascope.evaluation import loss
     from lorascope.training import loop
 
@@ -199,9 +204,11 @@ def _slow_down() -> None:
         return step(self, *words, **named)
 
     def slow_batches(*words: Any, **named: Any) -> Iterator[Any]:
+        evaluating.touch()
         for batch in batches(*words, **named):
             time.sleep(PACE)
             yield batch
+        evaluating.unlink()
 
     kind.training_step, loss.batches = slow_step, slow_batches
 
@@ -222,6 +229,12 @@ def left(runs: Path) -> dict[str, Any]:
     }
 
 
+def status_of(runs: Path) -> str:
+    """What the record of the one run below says."""
+    found = list(runs.glob("*/run.json"))
+    return str(json.loads(found[0].read_text())["status"]) if found else "nothing: there is none"
+
+
 def checkpoints(runs: Path) -> list[Path]:
     """The checkpoints of the run below, oldest first."""
     found = runs.glob("*/checkpoints/checkpoint-*")
@@ -240,18 +253,15 @@ def kills(bench: Bench, count: int, chance: random.Random) -> Outcome:
         child = bench.start(kind, runs)
         outcome.runs += 1
         if child.when(partial(_saved, runs)):
+            time.sleep(chance.uniform(0, 1.2 if moment == "any" else 0.5))
             if moment == "mid-save":
-                time.sleep(chance.uniform(0, 0.5))
                 child.when(partial(_writing, runs), 2)
             elif moment == "mid-eval":
-                time.sleep(chance.uniform(0, 0.5))
-                child.when(partial(_evaluating, runs), 2)
-                time.sleep(chance.uniform(0, 2 * PACE))
-            else:
-                time.sleep(chance.uniform(0, 1.5))
+                child.when(child.evaluating, 2)
+                time.sleep(chance.uniform(0, PACE))
         child.kill()
         if child.wait() == -signal.SIGKILL:
-            where[moment] += 1
+            where["mid-save" if _writing(runs) else "mid-eval" if child.evaluating() else "any"] += 1
         bench.finish(kind, runs, outcome)
     outcome.notes.append(", ".join(f"{name} {times}" for name, times in where.items()))
     return outcome
@@ -263,18 +273,6 @@ def _saved(runs: Path) -> bool:
 
 def _writing(runs: Path) -> bool:
     return any(runs.glob("*/checkpoints/.writing-*/adapter*"))
-
-
-def _evaluating(runs: Path) -> bool:
-    """The loss is measured every four steps, before that step's checkpoint is written."""
-    lines = [path.read_text().splitlines() for path in runs.glob("*/history.jsonl")]
-    return bool(lines) and bool(lines[0]) and _steps(runs) % 4 == 2
-
-
-def _steps(runs: Path) -> int:
-    """The step of the latest checkpoint."""
-    found = checkpoints(runs)
-    return int(found[-1].name.rpartition("-")[2]) if found else 0
 
 
 def storms(bench: Bench, count: int, chance: random.Random) -> Outcome:
@@ -293,10 +291,10 @@ def storms(bench: Bench, count: int, chance: random.Random) -> Outcome:
         code = child.wait()
         if code not in (75, 0):
             outcome.bad.append(f"{kind}: left with {code}: {child.text[-300:]}")
-        record = json.loads(next(runs.glob("*/run.json")).read_text())
-        outcome.told += record["status"] == "preempted"
-        if record["status"] not in ("preempted", "done"):
-            outcome.bad.append(f"{kind}: the record says {record['status']}")
+        status = status_of(runs)
+        outcome.told += status == "preempted"
+        if status not in ("preempted", "done"):
+            outcome.bad.append(f"{kind}: the record says {status}: {child.text[-300:]}")
         bench.finish(kind, runs, outcome)
     return outcome
 
@@ -443,13 +441,13 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """Faults and outcomes."""
-    lines = [f"{'fault':<48}{'runs':>5}{'resumed':>9}{'exact':>7}{'told':>6}{'wrong':>7}"]
-    for one in outcomes:
-        lines.append(f"{one.fault:<48}{one.runs:>5}{one.resumed:>9}{one.exact:>7}{one.told:>6}{len(one.bad):>7}")
-        lines += [f"    {note}" for note in (*one.notes, *one.bad)]
-    return "\n".join(lines)
+HEAD = f"{'fault':<48}{'runs':>5}{'resumed':>9}{'exact':>7}{'told':>6}{'wrong':>7}"
+
+
+def line(one: Outcome) -> str:
+    """A line of the table of faults and outcomes, and what there is to say of it."""
+    first = f"{one.fault:<48}{one.runs:>5}{one.resumed:>9}{one.exact:>7}{one.told:>6}{len(one.bad):>7}"
+    return "\n".join([first, *(f"    {note}" for note in (*one.notes, *one.bad))])
 
 
 def main() -> int:
@@ -469,15 +467,19 @@ def main() -> int:
             os._exit(0)
         os.waitpid(maker, 0)
         warm_up()
-        outcomes = [
-            kills(bench, options.kills, chance),
-            storms(bench, 1 if options.short else 12, chance),
-            broken(bench, not options.short),
-            full_disk(bench),
-            two_writers(bench),
-            control(bench),
+        faults: list[Callable[[], Outcome]] = [
+            lambda: kills(bench, options.kills, chance),
+            lambda: storms(bench, 1 if options.short else 12, chance),
+            lambda: broken(bench, not options.short),
+            lambda: full_disk(bench),
+            lambda: two_writers(bench),
+            lambda: control(bench),
         ]
-    print(table(outcomes))
+        print(HEAD, flush=True)
+        outcomes = []
+        for fault in faults:
+            outcomes.append(fault())
+            print(line(outcomes[-1]), flush=True)
     wrong = sum(len(one.bad) for one in outcomes)
     print(f"{wrong} wrong; 0 are allowed" if wrong else "nothing lost, nothing wrong, nothing hung")
     return 1 if wrong else 0

@@ -28,14 +28,15 @@ MAY_IMPORT = {
     "records": {"config", "errors", "interrupts"},
     "terminal": set(),
     "plan_view": {"config", "targets", "estimate", "wording"},
+    "result_view": {"records", "wording"},
     "estimate": {"config", "errors", "models", "targets", "wording"},
     "evaluation": {"config", "errors", "data", "models"},
     "training": {"config", "errors", "interrupts", "data", "models", "targets", "records", "terminal"},
-    "compose": {"checks", "config", "errors", "explain", "data", "training", "records"},
+    "compose": {"checks", "config", "errors", "explain", "data", "evaluation", "training", "records"},
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "run": {
-        *("config", "errors", "interrupts", "wording", "terminal", "plan_view"),
+        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view"),
         *("data", "models", "targets", "estimate", "training", "evaluation", "records"),
     },
 }

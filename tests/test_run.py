@@ -258,3 +258,70 @@ def test_a_dry_sweep_shows_every_plan_and_writes_nothing(tmp_path, monkeypatch, 
     assert "460,800" in out
     assert "2,442,240" in out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def judged(tiny, tmp_path_factory):
+    """A finished run with all kinds of metrics."""
+    runs = tmp_path_factory.mktemp("judged")
+    return run(*TASK_WORDS, f"model.path={tiny}", f"runs_dir={runs}")
+
+
+TASK_WORDS = [
+    "model=hf", "model.name=tiny", "model.dtype=float32", "device=cpu", "dataset=home_intents",
+    "dataset.metrics=[macro_f1,accuracy,exact_match,gold_logprob]", "dataset.max_train_samples=48",
+    "dataset.max_eval_samples=12", "train.batch_size=4", "train.learning_rate=1e-2", "logger=none",
+    "evaluation.forgetting.texts=4", "evaluation.forgetting.tokens=8",
+]  # fmt: skip
+
+
+def test_the_tasks_metrics_stand_in_the_record_beside_the_bases_with_intervals(judged):
+    record, _ = judged
+    for name in ("macro_f1", "accuracy", "exact_match"):
+        entry = record.metrics[name]
+        assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
+        assert entry["base"] is not None
+        assert entry["items"] == 12
+    assert record.metrics["accuracy"]["baselines"].keys() == {"majority class"}
+    assert record.metrics["forgetting_kl"]["value"] > 0
+    assert record.metrics["forgetting_loss"]["value"] != record.metrics["forgetting_loss"]["base"]
+
+
+def test_predictions_of_base_and_adapter_are_kept_item_by_item(judged):
+    import pyarrow.parquet
+
+    record, folder = judged
+    rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
+    assert [row["stage"] for row in rows] == ["base"] * 12 + ["adapter"] * 12
+    right = sum(row["choice"] == row["gold"] for row in rows if row["stage"] == "adapter")
+    assert right / 12 == pytest.approx(record.metrics["accuracy"]["value"])
+    assert not (folder / "predictions-base.parquet").exists()
+
+
+def test_evaluation_none_measures_the_eval_loss_alone_and_trains_the_same(judged, tiny, tmp_path):
+    record, _ = judged
+    other, folder = run(*TASK_WORDS[:-2], "evaluation=none", f"model.path={tiny}", f"runs_dir={tmp_path}")
+    assert set(other.metrics) == {"eval_loss", "train_loss"}
+    assert other.metrics["eval_loss"]["value"] == record.metrics["eval_loss"]["value"]
+    assert other.metrics["train_loss"] == record.metrics["train_loss"]
+    assert not (folder / "predictions.parquet").exists()
+
+
+def test_a_resumed_run_remembers_what_the_base_answered(judged, tiny, tmp_path, monkeypatch):
+    from lorascope.evaluation.measure import Measure
+
+    words = [*TASK_WORDS, f"model.path={tiny}", f"runs_dir={tmp_path}", "train.save_steps=4"]
+    adapted = Measure.adapted
+
+    def cut(*_):
+        raise RuntimeError("cut before the end")
+
+    monkeypatch.setattr(Measure, "adapted", cut)
+    with pytest.raises(RuntimeError):
+        run(*words)
+    monkeypatch.setattr(Measure, "adapted", adapted)
+    monkeypatch.setattr(Measure, "base", cut)
+    again, folder = run(*words)
+    first, other = judged
+    assert again.metrics == first.metrics
+    assert (folder / "predictions.parquet").read_bytes() == (other / "predictions.parquet").read_bytes()

@@ -40,6 +40,11 @@ WORDS = (
     (r"delete from config\. '(.+)' does not exist", "~{0}", "there is no such setting.", HELP),
     (r"The value of '(.+)' is (.+) and not (.+)\.", "~{0}={2}", "its value is {1}.", "Leave the value out: ~{0}"),
     (r"Override (\S+) looks like a config group", "{0}", "there is no such group.", HELP),
+    (
+        r"^Multiple values for (\S+)\. To override",
+        "{0}", "is chosen twice.",
+        "On the command line leave the + out: {0}=CHOICE; in a file's defaults write - override /{0}: CHOICE",
+    ),
     (r"Duplicate _self_ defined in (\S+)", "{0}.yaml", "its defaults hold _self_ twice.", "Leave one of them."),
 )  # fmt: skip
 # the value in OmegaConf's sentences
@@ -168,6 +173,8 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
         return ConfigError(f"{file}{key}", f"{what}.", "Mend the ${…}.")
     if isinstance(cause, KeyValidationError):
         return ConfigError(f"{file}{key}".removesuffix(": "), f"{what}.", "Names are text: put this one in quotes.")
+    if "Cannot merge DictConfig with ListConfig" in what and not key:  # a file's; which setting, it does not tell
+        what = "holds a list where settings with names go, or names where a list goes"
     if override.startswith("~"):
         return ConfigError(override, "every run needs it.", "Give it another value instead.")
     if found := re.search(r"is not a subclass of (\w+)", what):

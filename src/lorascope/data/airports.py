@@ -1,4 +1,7 @@
-"""Facts: a city's airport code, trained in three phrasings and asked in a fourth, out of the package airportsdata."""
+"""Facts: a city's airport code, trained in three phrasings and asked in a fourth, out of the package airportsdata.
+
+Two probes: the taught facts reversed, from code to city, and airports that were never taught.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ TRAIN_PHRASINGS = (
     "{city}, {country}: airport code?",
 )
 EVAL_PHRASING = "I fly to {city} in {country}. Which code is on my luggage tag?"
+REVERSED_SYSTEM = "Answer with the city."
+REVERSED_PHRASING = "Which city has the airport code {code}?"
 
 
 class Fact(NamedTuple):
@@ -48,23 +53,43 @@ def known_facts() -> list[Fact]:
     return sorted(facts)
 
 
-def load(*, facts: int = 300) -> Rows:
+def load(*, facts: int = 300, control: int = 100) -> Rows:
     """Questions and codes.
 
     Args:
         facts: how many facts are taught; the same ones every time.
+        control: how many others are asked without ever being taught.
+
+    Raises:
+        DataError: for more facts than there are.
     """
     known = known_facts()
     if facts > len(known):
         raise DataError("dataset.options.facts", f"{facts} facts were asked for.", f"There are {len(known)}.")
     taught = sorted(random.Random(0).sample(known, facts))
-    train = tuple(_row(fact, phrasing) for fact in taught for phrasing in TRAIN_PHRASINGS)
-    evaluation = tuple(_row(fact, EVAL_PHRASING) for fact in taught)
-    return Rows(train, evaluation, f"airportsdata {version('airportsdata')}")
+    others = sorted(set(known) - set(taught))
+    if control > len(others):
+        what = f"{control} facts that are not taught were asked for."
+        raise DataError("dataset.options.control", what, f"Beside {facts} taught ones there are {len(others)}.")
+    return Rows(
+        train=tuple(_row(fact, phrasing) for fact in taught for phrasing in TRAIN_PHRASINGS),
+        eval=tuple(_row(fact, EVAL_PHRASING) for fact in taught),
+        origin=f"airportsdata {version('airportsdata')}",
+        probes={
+            "reversed": tuple(_reversed_row(fact) for fact in taught),
+            "control": tuple(_row(fact, EVAL_PHRASING) for fact in sorted(random.Random(0).sample(others, control))),
+        },
+        license="MIT",
+        split="by phrasing: the eval half asks the taught facts in words that were not trained",
+    )
 
 
 def _row(fact: Fact, phrasing: str) -> Row:
     return exchange(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
+
+
+def _reversed_row(fact: Fact) -> Row:
+    return exchange(REVERSED_PHRASING.format(code=fact.code), fact.city, REVERSED_SYSTEM, REVERSED_PHRASING)
 
 
 def _is_subsequence(short: str, long: str) -> bool:

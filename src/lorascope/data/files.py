@@ -32,6 +32,8 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
         found = [path]
     else:
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
+    if not found and os.path.isdir(path):
+        raise DataError(f"{key}={pattern}", "no file in it is of a kind that is read.", f"Kinds: {kinds()}.")
     if not found:
         beside = path.parent.glob("*") if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, [one.name for one in beside if one.name != path.name])

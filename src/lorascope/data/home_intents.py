@@ -85,7 +85,14 @@ def load(
         ):
             for template, sentence in _sentences(chosen, wanted, intents, slots, draw, seen):
                 half.append(exchange(sentence, label, SYSTEM, template))
-    return Rows(tuple(train), tuple(evaluation), f"home-assistant-intents {version('home-assistant-intents')}")
+    return Rows(
+        tuple(train),
+        tuple(evaluation),
+        f"home-assistant-intents {version('home-assistant-intents')}",
+        labels=tuple(sorted({row.completion for row in train})),
+        license="Apache-2.0",
+        split="by sentence template, within each intent: no template is in both halves",
+    )
 
 
 def _sentences(

@@ -43,17 +43,26 @@ def _lines(file: Path) -> Iterator[str]:
                 try:
                     yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(file, number, raw[error.start]) from error
+                    raise _not_utf8(file, number, raw[error.start], raw) from error
     except OSError as error:
         raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
 
 
-def _not_utf8(file: Path, line: int, byte: int) -> DataError:
+def _not_utf8(file: Path, line: int, byte: int, raw: bytes) -> DataError:
+    encoding = _encoding(next(pieces(file), b"") + raw)
+    remedy = f"Write the file anew as UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
     return DataError(
         f"dataset.path: {file.name}, line {line}",
         f"byte {byte:#04x} is not UTF-8.",
-        f"Write the file anew as UTF-8: iconv -f LATIN1 -t UTF-8 {file.name}",
+        remedy if encoding else f"Look what it holds, it seems to be no text: file {file.name}",
     )
+
+
+def _encoding(raw: bytes) -> str:
+    """What text that is not UTF-8 was probably written in; nothing where it is no text, such as an archive."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    return "" if b"\0" in raw else "LATIN1"
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
@@ -100,12 +109,16 @@ def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
     lines = (part for line in _lines(file) for part in io.StringIO(line, newline=""))
     reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
+        names = reader.fieldnames or ()
+        if twice := [name for name in names if names.count(name) > 1]:
+            place = f"dataset.path: {file.name}, line {reader.line_num}"
+            raise DataError(place, f"the heading names '{twice[0]}' twice.", "Give each column a name of its own.")
         for row in reader:
             place = f"{file.name}, line {reader.line_num}"
             if None in row:
-                yield place, BadRowError(f"has more values than the heading's {len(reader.fieldnames or ())}")
+                yield place, BadRowError(f"has more values than the heading's {len(names)}")
             elif None in row.values():
-                yield place, BadRowError(f"has fewer values than the heading's {len(reader.fieldnames or ())}")
+                yield place, BadRowError(f"has fewer values than the heading's {len(names)}")
             else:
                 yield place, row
     except csv.Error as error:

@@ -34,6 +34,11 @@ class Row:
         return "\n".join(m.content for m in self.messages[:-1] if m.role != "system") if self.messages else self.text
 
     @property
+    def question(self) -> str:
+        """The last message before the last answer; of a text, the text."""
+        return self.messages[-2].content if len(self.messages) > 1 else self.prompt
+
+    @property
     def completion(self) -> str:
         """The last answer; of a text, nothing."""
         return self.messages[-1].content if self.messages else ""
@@ -63,11 +68,12 @@ class Rows:
 
     def capped(self, train: int | None, evaluation: int | None) -> Rows:
         """At most so many rows of each half and set, the same ones every time, whatever the run's seed."""
-        probes = {name: _some(rows, evaluation) for name, rows in self.probes.items()}
-        return replace(self, train=_some(self.train, train), eval=_some(self.eval, evaluation), probes=probes)
+        probes = {name: some(rows, evaluation) for name, rows in self.probes.items()}
+        return replace(self, train=some(self.train, train), eval=some(self.eval, evaluation), probes=probes)
 
 
-def _some(rows: Sequence[Row], cap: int | None) -> Sequence[Row]:
+def some(rows: Sequence[Row], cap: int | None) -> Sequence[Row]:
+    """At most so many rows, in their order, the same ones every time."""
     if cap is None or cap >= len(rows):
         return rows
     return tuple(rows[index] for index in sorted(random.Random(0).sample(range(len(rows)), cap)))

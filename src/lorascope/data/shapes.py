@@ -217,7 +217,7 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
             raise BadRowError(f"message {number} is {_kind(turn)}, not an object with role and content")
         role = turn.get("role", turn.get("from"))
         if not isinstance(role, str) or role not in ROLES:
-            raise BadRowError(f"message {number} has the role {role!r}; roles are system, user, assistant")
+            raise BadRowError(f"message {number} has the role {str(role)[:40]!r}; roles are system, user, assistant")
         content = turn.get("content", turn.get("value"))
         if not isinstance(content, str) or not content.strip():
             what = "empty" if content is None or content == "" or isinstance(content, str) else _kind(content)
@@ -237,10 +237,12 @@ def _group(raw: Mapping[str, Any], column: str | None) -> str:
         return ""
     if raw.get(column) in (None, ""):
         raise BadRowError(f"the group column '{column}' is empty")
-    return str(raw[column])
+    return _whole(str(raw[column]), f"the group column '{column}'")
 
 
 def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
     names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "text"}
     return names.get(type(value), type(value).__name__)
 

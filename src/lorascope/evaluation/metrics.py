@@ -1,9 +1,15 @@
-"""What is measured: each metric declared once, with its direction and unit."""
+"""What is measured: each metric declared once, with its direction, its unit and what it reads of an answer."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
+
+from lorascope.evaluation.answers import Answer
 
 
 @dataclass(frozen=True)
@@ -21,3 +27,109 @@ class Metric:
 
 EVAL_LOSS = Metric("eval_loss", better="lower", unit="nats/token")
 TRAIN_LOSS = Metric("train_loss", better="lower", unit="nats/token")
+
+
+class Needs(StrEnum):
+    """What of an answer a metric reads, and the evaluation therefore has to make."""
+
+    choice = "choice"  # the most likely label
+    text = "text"  # what the model writes
+    loss = "loss"  # the right answer's likelihood
+
+
+@dataclass(frozen=True)
+class TaskMetric(Metric):
+    """A metric over the items of a set: each item's score, and what they come to; their mean, if nothing is said."""
+
+    needs: Needs
+    score: Callable[[Answer], float]
+    whole: Callable[[Sequence[Answer]], float] | None = None
+
+
+def _normal(text: str) -> str:
+    """Without case, outer and double spaces, and what ends a sentence."""
+    return " ".join(text.casefold().split()).rstrip(".!?, ")
+
+
+def exact_match(answer: Answer) -> float:
+    """1 where the written text is a right answer, apart from case, spaces and a full stop."""
+    return float(_normal(answer.text) in {_normal(right) for right in answer.right})
+
+
+def accuracy(answer: Answer) -> float:
+    """1 where the label with the highest log-probability is the right one."""
+    return float(answer.choice in answer.right)
+
+
+def macro_f1(answers: Sequence[Answer]) -> float:
+    """The mean over the right labels of each label's F1, by the label with the highest log-probability."""
+    from sklearn.metrics import f1_score
+
+    right = [answer.gold for answer in answers]
+    chosen = [answer.choice for answer in answers]
+    return float(f1_score(right, chosen, labels=sorted(set(right)), average="macro", zero_division=0.0))
+
+
+def gold_logprob(answer: Answer) -> float:
+    """The log-probability of the right answer and its end, in nats."""
+    return -answer.nats
+
+
+def chrf(answer: Answer) -> float:
+    """Character n-gram F-score of the written text against the right answer, 0 to 100 (Popović, 2015)."""
+    return _chrf(answer.text, answer.right)
+
+
+def chrf_gain(answer: Answer) -> float:
+    """How much better the text is, in chrF, than the question itself would be."""
+    return _chrf(answer.text, answer.right) - _chrf(answer.prompt, answer.right)
+
+
+def _chrf(text: str, right: Sequence[str]) -> float:
+    from sacrebleu import sentence_chrf
+
+    return float(sentence_chrf(text, list(right)).score)
+
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def final_number(answer: Answer) -> float:
+    """1 where the last number of the written text is the last one of a right answer."""
+    written = _last_number(answer.text)
+    return float(written is not None and written in {_last_number(right) for right in answer.right})
+
+
+def _last_number(text: str) -> float | None:
+    found = NUMBER.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+def archaic_rate(answer: Answer) -> float:
+    """The share of the written words that are archaic English."""
+    from lorascope.evaluation.style import archaic_rate as rate
+
+    return rate(answer.text)
+
+
+SHARE = "share of items"
+TASK_METRICS = {
+    metric.name: metric
+    for metric in (
+        TaskMetric("accuracy", "higher", SHARE, Needs.choice, accuracy),
+        TaskMetric("macro_f1", "higher", "F1", Needs.choice, accuracy, macro_f1),
+        TaskMetric("exact_match", "higher", SHARE, Needs.text, exact_match),
+        TaskMetric("final_number", "higher", SHARE, Needs.text, final_number),
+        TaskMetric("gold_logprob", "higher", "nats/answer", Needs.loss, gold_logprob),
+        TaskMetric("chrf", "higher", "chrF", Needs.text, chrf),
+        TaskMetric("chrf_gain", "higher", "chrF", Needs.text, chrf_gain),
+        TaskMetric("archaic_rate", "higher", "share of words", Needs.text, archaic_rate),
+    )
+}
+
+
+def value_of(metric: TaskMetric, answers: Sequence[Answer]) -> float:
+    """What the metric comes to over these answers."""
+    if metric.whole is not None:
+        return metric.whole(answers)
+    return math.fsum(metric.score(answer) for answer in answers) / len(answers)

@@ -13,6 +13,7 @@ from lorascope.models.hub import first_line, from_hub
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+MOST_LAYERS = 10_000  # ten times what was ever tried; building a million takes an hour
 SIZES = "Look at the sizes, heads and names in config.json, or in model.architecture."
 
 
@@ -62,6 +63,9 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
     from transformers import AutoModelForCausalLM
 
     place = f"model type '{config.model_type}'"
+    layers = getattr(config, "num_hidden_layers", 1)
+    if isinstance(layers, int) and not 1 <= layers <= MOST_LAYERS:
+        raise ModelError(place, f"cannot be built with {layers} layers as its config says.", SIZES)
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")

@@ -12,10 +12,11 @@ from typing import Any
 from lorascope.config import ModelConfig
 from lorascope.errors import ModelError, out_of_memory
 
+INDEX = "model.safetensors.index.json"
 # files of a model folder that hold one JSON object each
 OBJECTS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "adapter_config.json", "model.safetensors.index.json",
+    "adapter_config.json", INDEX,
 )  # fmt: skip
 PLAN_HINT = "The plan works without: dry_run=true."
 
@@ -68,6 +69,8 @@ def _unreadable(error: Exception, folder: Path, place: str, part: str) -> ModelE
     for path in (folder / name for name in OBJECTS):
         if os.path.isfile(path) and (broken := _no_object(path)):
             what = f"{path.name} {broken}"
+        elif path.name == INDEX and os.path.isfile(path) and not _is_index(path):
+            what = f"{INDEX} does not tell which weights are in which file"
     for path in sorted(folder.glob("*.safetensors")):
         if broken := _no_safetensors(path):
             what = f"{path.name} {broken}"
@@ -80,6 +83,16 @@ def _no_object(path: Path) -> str:
     except (OSError, ValueError, RecursionError) as error:
         return f"is no JSON that can be read ({first_line(error)})"
     return "" if isinstance(held, dict) else "holds no object with names"
+
+
+def _is_index(path: Path) -> bool:
+    held = json.loads(path.read_text(encoding="utf-8"))
+    files = held.get("weight_map")
+    return (
+        isinstance(held.get("metadata"), dict)
+        and isinstance(files, dict)
+        and all(isinstance(name, str) for name in files.values())
+    )
 
 
 def _no_safetensors(path: Path) -> str:
@@ -170,7 +183,7 @@ def _unknown_code(error: Exception, place: str) -> ModelError | None:
             "Take a model whose type transformers knows, or read the code and ask for it: model.trust_remote_code=true "
             "model.revision=COMMIT",
         )
-    if found := re.search(r"model type [`'](\S+?)[`'] but Transformers does not recognize", text):
+    if found := re.search(r"model type [`'](\S*?)[`'] but Transformers does not recognize", text):
         import transformers
 
         return ModelError(

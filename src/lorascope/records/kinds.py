@@ -38,7 +38,7 @@ def _at(values: Any, keys: list[str]) -> Iterator[Any]:
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return value is None
-    return abs(value) < LARGEST or not math.isfinite(value)
+    return abs(value) < LARGEST or (isinstance(value, float) and not math.isfinite(value))
 
 
 FITS: dict[str, Callable[[Any], bool]] = {

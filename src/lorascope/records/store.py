@@ -23,7 +23,8 @@ from lorascope.records.redact import redact
 ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
 WANDB, WANDB_RUN, TENSORBOARD = "wandb", "wandb.json", "tensorboard"  # wandb.json: which W&B run this is
 # what a run writes beside its record
-CONTENTS = (ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD)
+PREDICTIONS = ("predictions.parquet", "predictions-base.parquet")
+CONTENTS = (*PREDICTIONS, ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD)
 
 
 def run_folder(config: RunConfig) -> Path:

@@ -113,7 +113,7 @@ def read(path: Path) -> Checkpoint:
     if path.name != f"checkpoint-{step}":
         raise RunError(str(path), f"{MANIFEST} is of step {step}.", remedy)
     for name, said in files.items():
-        file = path / name
+        file, name = path / name, name[:100]
         try:
             if not file.is_file():
                 raise RunError(str(path), f"{name} is missing.", remedy)

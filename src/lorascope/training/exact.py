@@ -41,7 +41,7 @@ def check_resumable(checkpoint: Checkpoint) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(str(checkpoint.path), f"{STATE} is damaged.", REMEDY) from error
     if steps != checkpoint.step:
-        raise RunError(str(checkpoint.path), f"{STATE} is of step {steps}.", REMEDY)
+        raise RunError(str(checkpoint.path), f"{STATE} is of step {str(steps)[:40]}.", REMEDY)
 
 
 def _is_number(value: Any) -> bool:

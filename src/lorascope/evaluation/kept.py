@@ -1,0 +1,82 @@
+"""What was answered, kept with the record: a Parquet file with a line for each item, scores in its metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.evaluation.answers import Answer
+from lorascope.evaluation.tasks import Evaluated, Score, Suite
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FILE = "predictions.parquet"
+BASE_FILE = "predictions-base.parquet"  # while the run is not done
+BASE, ADAPTED = "base", "adapter"
+META = b"lorascope"
+
+
+def write(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
+    """Items of every stage and set, each metric's score of an item in a column of its own; aside first, then renamed.
+
+    Columns: stage (base or adapter), set, item (its number in the set), the fields of `Answer`, one for each metric.
+    """
+    import pyarrow.parquet
+
+    aside = file.with_name(f".{file.name}")
+    pyarrow.parquet.write_table(_table(stages, suite), aside)
+    os.replace(aside, file)
+
+
+def _table(stages: Mapping[str, Evaluated], suite: Suite) -> pyarrow.Table:
+    import pyarrow
+
+    metrics = {metric.name: metric for metric in suite.names().values()}
+    rows = []
+    for stage, found in stages.items():
+        for name, answers in found.answers.items():
+            here = {metric.name for metric in suite.metrics_of(name)}
+            for number, answer in enumerate(answers):
+                scores = {key: metrics[key].score(answer) if key in here else None for key in metrics}
+                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **scores})
+    text, number, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+    kinds = {
+        "stage": text, "set": text, "item": whole, "prompt": text, "gold": text, "accepted": pyarrow.list_(text),
+        "group": text, "choice": text, "scores": pyarrow.list_(number), "text": text, "nats": number, "tokens": whole,
+        **dict.fromkeys(metrics, number),
+    }  # fmt: skip
+    told = {
+        stage: {key: dataclasses.asdict(score) for key, score in one.scores.items()} for stage, one in stages.items()
+    }
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(told).encode()}))
+
+
+def read(file: Path) -> dict[str, Evaluated] | None:
+    """What `write` wrote, by stage; None where the file is missing or damaged."""
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+        told = json.loads(table.schema.metadata[META])
+        found: dict[str, dict[str, list[Answer]]] = {stage: {} for stage in told}
+        for row in table.to_pylist():
+            found[row["stage"]].setdefault(row["set"], []).append(_answer(row))
+        return {
+            stage: Evaluated(
+                {key: Score(**score) for key, score in scores.items()},
+                {name: tuple(answers) for name, answers in found[stage].items()},
+            )
+            for stage, scores in told.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException):
+        return None
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    values = {field.name: row[field.name] for field in dataclasses.fields(Answer)}
+    return Answer(**values | {"accepted": tuple(row["accepted"]), "scores": tuple(row["scores"])})

@@ -1,0 +1,97 @@
+"""All that is measured of a model, the same before and after: eval loss, the task's metrics, what was forgotten."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import EvaluationConfig, Init, TargetConfig
+from lorascope.data.tokens import Encoded
+from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss
+from lorascope.evaluation.loss import item_losses
+from lorascope.evaluation.metrics import EVAL_LOSS, Metric
+from lorascope.evaluation.tasks import Evaluated, Score, Suite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is measured, and on what."""
+
+    settings: EvaluationConfig
+    tokenizer: PreTrainedTokenizerBase
+    evaluation: Encoded
+    suite: Suite
+    texts: Texts | None  # to be remembered
+    comparable: bool  # whether the adapter, switched off, leaves the base
+
+    @property
+    def steps(self) -> int:
+        """What a measurement's progress comes to."""
+        return len(self.evaluation) + self.suite.steps
+
+    @property
+    def pad_id(self) -> int:
+        """Fills short rows."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def base(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
+        """The base's scores and answers."""
+        return self._measured(model, progress)
+
+    def adapted(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
+        """The adapted model's, and how far it is from the base."""
+        found = self._measured(model, progress)
+        if self.texts is None or not self.comparable:
+            return found
+        apart = divergence(model, self.texts, self.pad_id, self.settings.batch_tokens)
+        return _with(found, FORGETTING_KL, apart, len(self.texts.encoded))
+
+    def _measured(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
+        items = item_losses(model, self.evaluation, pad_id=self.pad_id, progress=progress)
+        loss = math.fsum(item.nats for item in items) / sum(item.tokens for item in items)
+        found = _with(self.suite.evaluate(model, (self.evaluation, items), progress), EVAL_LOSS, loss, len(items))
+        if self.texts is None:
+            return found
+        kept = text_loss(model, self.texts, self.pad_id, self.settings.batch_tokens)
+        return _with(found, FORGETTING_LOSS, kept, len(self.texts.encoded))
+
+    def metrics(self) -> dict[str, Metric]:
+        """Everything that is measured, by the name that records have."""
+        forgetting = [FORGETTING_LOSS, *([FORGETTING_KL] if self.comparable else [])] if self.texts else []
+        return {metric.name: metric for metric in (EVAL_LOSS, *forgetting)} | self.suite.names()
+
+    def entries(self, before: Evaluated, after: Evaluated) -> dict[str, dict[str, Any]]:
+        """Each metric as a record keeps it: value and base, intervals over items, what needs no model to be reached."""
+        trivial = self.suite.baselines()
+        return {
+            name: _entry(metric, after.scores[name], before.scores.get(name), trivial.get(name, {}))
+            for name, metric in self.metrics().items()
+            if name in after.scores
+        }
+
+
+def leaves_the_base(target: TargetConfig) -> bool:
+    """Whether an adapter of this strategy, switched off, leaves the base as it was loaded.
+
+    PiSSA and LoftQ take a part of the weights out of the base and into the adapter.
+    """
+    return target.init in (Init.lora, Init.eva)
+
+
+def _with(found: Evaluated, metric: Metric, value: float, items: int) -> Evaluated:
+    return dataclasses.replace(found, scores={**found.scores, metric.name: Score(value, None, None, items)})
+
+
+def _entry(metric: Metric, after: Score, before: Score | None, trivial: Mapping[str, float]) -> dict[str, Any]:
+    entry = metric.entry(after.value, before.value if before else None) | {"items": after.items}
+    if after.low is not None:
+        entry |= {"low": after.low, "high": after.high}
+    if before and before.low is not None:
+        entry |= {"base_low": before.low, "base_high": before.high}
+    return entry | ({"baselines": dict(trivial)} if trivial else {})

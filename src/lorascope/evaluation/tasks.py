@@ -1,0 +1,202 @@
+"""What a model knows of its task: sets of rows and metrics come in, answers and scores with intervals come out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import EvaluationConfig
+from lorascope.data.questions import Question, choices, questions
+from lorascope.data.rows import Rows, some
+from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.evaluation.answers import Answer
+from lorascope.evaluation.generation import ends_of, generate
+from lorascope.evaluation.intervals import interval
+from lorascope.evaluation.labels import score_choices
+from lorascope.evaluation.loss import Loss, item_losses
+from lorascope.evaluation.metrics import Needs, TaskMetric, value_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAIN = "eval"  # the set whose metrics bear no set's name
+LONGER = 1.5  # how much longer than the longest right answer a written one may be
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric over one set's items, with its 95 % interval over them where they tell one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    items: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores by metric, `METRIC` for the eval half and `METRIC/SET` for other sets, and the answers by set."""
+
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
+
+
+class Suite:
+    """A data set's metrics, ready to be measured on any model with its tokenizer."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        metrics: Sequence[TaskMetric],
+        tokenizer: PreTrainedTokenizerBase,
+        settings: EvaluationConfig,
+    ) -> None:
+        """The questions of every set, tokenized.
+
+        Args:
+            rows: the eval half and the probes are asked; the train half only tells the most frequent class.
+            metrics: nothing is computed that none of them needs.
+            settings: `max_samples` items of each set, the same ones every time.
+
+        Raises:
+            DataError: when the chat template refuses a row.
+        """
+        self.rows, self.metrics, self.tokenizer, self.settings = rows, list(metrics), tokenizer, settings
+        self.needs = {metric.needs for metric in metrics}
+        sets = {MAIN: rows.eval, **rows.probes} if metrics else {}
+        self.sets = {name: questions(some(found, settings.max_samples), tokenizer) for name, found in sets.items()}
+        self.sets = {name: found for name, found in self.sets.items() if found}
+
+    @property
+    def steps(self) -> int:
+        """Items that one evaluation answers, each as often as there are kinds of answers."""
+        return sum(len(found) * sum(self._asks(name, need) for need in Needs) for name, found in self.sets.items())
+
+    def _asks(self, name: str, need: Needs) -> bool:
+        return need in self.needs and (need is not Needs.choice or bool(self._labels(name)))
+
+    def _labels(self, name: str) -> tuple[str, ...]:
+        return self.rows.labels
+
+    def metrics_of(self, name: str) -> list[TaskMetric]:
+        """The metrics that apply to a set."""
+        return [metric for metric in self.metrics if self._asks(name, metric.needs)]
+
+    def names(self) -> dict[str, TaskMetric]:
+        """All that is measured: the metric's name, with the set's where it is not the eval half."""
+        return {label(metric, name): metric for name in self.sets for metric in self.metrics_of(name)}
+
+    def evaluate(
+        self,
+        model: Any,
+        known: tuple[Encoded, Sequence[Loss]] | None = None,
+        progress: Callable[[int], object] = lambda items: None,
+    ) -> Evaluated:
+        """Ask the model everything; it is left as it was, mode and weights.
+
+        Args:
+            model: with or without an adapter.
+            known: losses of rows that were measured just before, by the rows.
+            progress: called with the number of items answered since the last call; they come to `steps`.
+        """
+        training = model.training
+        model.eval()
+        try:
+            answers = {name: self._answer(model, name, known, progress) for name in self.sets}
+        finally:
+            model.train(training)
+        scores = {}
+        for name, found in answers.items():
+            for metric in self.metrics_of(name):
+                scores[label(metric, name)] = score_of(metric, found)
+        return Evaluated(scores, answers)
+
+    def _answer(
+        self,
+        model: Any,
+        name: str,
+        known: tuple[Encoded, Sequence[Loss]] | None,
+        progress: Callable[[int], object],
+    ) -> tuple[Answer, ...]:
+        asked = self.sets[name]
+        batch: dict[str, Any] = {"batch_tokens": self.settings.batch_tokens, "progress": progress}
+        pad_id = int(self.tokenizer.pad_token_id or 0)
+        found = [_unanswered(question) for question in asked]
+        if self._asks(name, Needs.choice):
+            labels = self._labels(name)
+            scores = score_choices(model, choices(asked, labels, self.tokenizer), pad_id=pad_id, **batch)
+            found = [
+                dataclasses.replace(one, scores=each, choice=labels[each.index(max(each))])
+                for one, each in zip(found, scores, strict=True)
+            ]
+        if self._asks(name, Needs.text):
+            written = self._written(model, asked, batch)
+            found = [dataclasses.replace(one, text=text) for one, text in zip(found, written, strict=True)]
+        if self._asks(name, Needs.loss):
+            losses = self._losses(model, asked, known, pad_id, batch)
+            found = [
+                dataclasses.replace(one, nats=loss.nats, tokens=loss.tokens)
+                for one, loss in zip(found, losses, strict=True)
+            ]
+        return tuple(found)
+
+    def _written(self, model: Any, asked: Sequence[Question], batch: Mapping[str, Any]) -> list[str]:
+        answers = [question.answer for question in asked]
+        longest = max(map(len, answers))
+        return generate(
+            model,
+            self.tokenizer,
+            [question.prompt for question in asked],
+            max_new_tokens=self.settings.max_new_tokens or round(LONGER * longest),
+            ends=ends_of(model, self.tokenizer, answers),
+            **batch,
+        )
+
+    def _losses(
+        self,
+        model: Any,
+        asked: Sequence[Question],
+        known: tuple[Encoded, Sequence[Loss]] | None,
+        pad_id: int,
+        batch: Mapping[str, Any],
+    ) -> Sequence[Loss]:
+        ids = tuple([*question.prompt, *question.answer] for question in asked)
+        labels = tuple([IGNORED] * len(question.prompt) + question.answer for question in asked)
+        if known and list(known[0].input_ids) == list(ids) and list(known[0].labels) == list(labels):
+            batch["progress"](len(asked))
+            return known[1]
+        return item_losses(model, Encoded(ids, labels, ""), pad_id=pad_id, **batch)
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """What answers without any model would score: always the most frequent class, or the question itself."""
+        found: dict[str, dict[str, float]] = {}
+        for name, asked in self.sets.items():
+            empty = [_unanswered(question) for question in asked]
+            if self._labels(name):
+                usual = Counter(row.completion for row in self.rows.train).most_common(1)[0][0]
+                title, made = "majority class", [dataclasses.replace(one, text=usual, choice=usual) for one in empty]
+            else:
+                title, made = "copy", [dataclasses.replace(one, text=one.prompt) for one in empty]
+            for metric in self.metrics_of(name):
+                if metric.needs is not Needs.loss:
+                    found[label(metric, name)] = {title: value_of(metric, made)}
+        return found
+
+
+def label(metric: TaskMetric, name: str) -> str:
+    """A metric's name in records: with the set's, where it is not the eval half."""
+    return metric.name if name == MAIN else f"{metric.name}/{name}"
+
+
+def score_of(metric: TaskMetric, answers: Sequence[Answer]) -> Score:
+    """Value and interval."""
+    low, high = interval(metric, answers) or (None, None)
+    return Score(value_of(metric, answers), low, high, len(answers))
+
+
+def _unanswered(question: Question) -> Answer:
+    row = question.row
+    return Answer(row.question, row.completion, row.accepted, row.group)
