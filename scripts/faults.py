@@ -32,7 +32,7 @@ KINDS = {
     "fp32": ["model.dtype=float32", "quantization=none"],
     "bf16": ["model.dtype=bfloat16", "quantization=none", "train.gradient_accumulation=2"],
     "nf4": ["model.dtype=float32", "quantization=nf4"],
-    "packed": ["model.dtype=float32", "quantization=none", "train.sft.packing=true", "train.max_length=256"],
+    "packed": ["model.dtype=float32", "quantization=none", "train.packing=true", "train.max_length=256"],
 }
 COMMON = [
     "model=hf", "model.name=tiny", "device=cpu", "dataset=airports", "dataset.max_train_samples=72",

@@ -113,8 +113,9 @@ def test_help_shows_the_commands_and_the_choices(monkeypatch, capsys):
 def test_every_shipped_choice_composes():
     for group in ("model", "dataset", "target", "quantization", "train", "logger"):
         for path in (config_dir() / group).glob("*.yaml"):
-            extra = [f"{group}.path=somewhere"] if path.stem in ("hf", "file", "hub") else []
-            compose([f"{group}={path.stem}", *extra])
+            place = [f"{group}.path=somewhere"]
+            extra = {"hf": place, "file": place, "hub": place, "mixture": ["dataset.parts={airports: 1}"]}
+            compose([f"{group}={path.stem}", *extra.get(path.stem, [])])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem)

@@ -7,7 +7,17 @@ import os
 import re
 from collections.abc import Iterator
 
-from lorascope.config import HIGHEST_RANK, Auto, Init, ModelConfig, RunConfig, TargetConfig, TrainConfig, amount
+from lorascope.config import (
+    HIGHEST_RANK,
+    Auto,
+    DatasetConfig,
+    Init,
+    ModelConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+    amount,
+)
 from lorascope.errors import ConfigError
 from lorascope.models.architecture import is_local
 
@@ -36,15 +46,21 @@ def check_target(target: TargetConfig) -> None:
         raise problem
 
 
+def check_dataset(dataset: DatasetConfig) -> None:
+    """The same for a data set alone.
+
+    Raises:
+        ConfigError: the first such value, with its key.
+    """
+    for problem in _dataset_problems(dataset):
+        raise problem
+
+
 def _problems(config: RunConfig) -> Iterator[ConfigError]:
     yield from _target_problems(config.target)
     yield from _train_problems(config.train)
     yield from _model_problems(config.model)
-    if not 0 < config.dataset.eval_share < 1:
-        share = config.dataset.eval_share
-        yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
-    for key in ("max_train_samples", "max_eval_samples"):
-        yield from _at_least(f"dataset.{key}", getattr(config.dataset, key), 1, "leave it out for all rows")
+    yield from _dataset_problems(config.dataset)
     if not 0 <= config.seed < 2**32:
         yield ConfigError("seed", f"{config.seed} is not a seed.", "Take a whole number from 0 to 4294967295.")
     if strange := [tag for tag in config.logger.tags if not isinstance(tag, str)]:
@@ -55,6 +71,14 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
     if config.logger.wandb.mode not in WANDB_MODES:
         modes = ", ".join(WANDB_MODES)
         yield ConfigError("logger.wandb.mode", f"'{config.logger.wandb.mode}' is not a mode.", f"Take one of: {modes}.")
+
+
+def _dataset_problems(dataset: DatasetConfig) -> Iterator[ConfigError]:
+    if not 0 < dataset.eval_share < 1:
+        share = dataset.eval_share
+        yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
+    for key in ("max_train_samples", "max_eval_samples"):
+        yield from _at_least(f"dataset.{key}", getattr(dataset, key), 1, "leave it out for all rows")
 
 
 def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import os
 import sys
@@ -19,8 +20,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.checks import check, check_target
-from lorascope.config import RunConfig, TargetConfig, amount, as_dict
+from lorascope.checks import check, check_dataset, check_target
+from lorascope.config import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
 from lorascope.evaluation.own import check_metrics
@@ -34,6 +35,8 @@ OPEN_KEYS = (
     "train.sft",
     "dataset.options",
     "dataset.columns",
+    "dataset.eval_columns",
+    "dataset.parts",
     "model.architecture",
     "model.roles",
     "target.modules",
@@ -43,12 +46,17 @@ OPEN_KEYS = (
 
 def register() -> None:
     """Make the schema and the resolver of `conf/config.yaml` known to Hydra; calling it again changes nothing."""
-    schema = OmegaConf.structured(RunConfig)
+    ConfigStore.instance().store(name="schema", node=schema())
+    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)
+
+
+def schema() -> DictConfig:
+    """Every setting with its type and default; open where a source or library decides the names."""
+    every = OmegaConf.structured(RunConfig)
     for key in OPEN_KEYS:
         # so that train.sft.weight_decay=0.1 needs no '+'; the names are checked by `check_sft` and its like
-        OmegaConf.set_struct(OmegaConf.select(schema, key), False)
-    ConfigStore.instance().store(name="schema", node=schema)
-    OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)
+        OmegaConf.set_struct(OmegaConf.select(every, key), False)
+    return every
 
 
 def _sweep_dir(runs_dir: str, dry_run: bool) -> str:
@@ -133,6 +141,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
     _find_budget(config.target, folders)
+    _find_parts(config.dataset, folders)
     check(config)
     check_sft(config.train)
     check_options(config.dataset)
@@ -147,16 +156,65 @@ def _find_budget(target: TargetConfig, folders: Sequence[Path]) -> None:
         _strategy_of(name, target.budget_strategy, "target.budget_strategy")
     if target.budget is None or amount(target.budget) is not None or target.budget_strategy:
         return
-    for folder in folders or [config_dir()]:
-        path = folder / "target" / f"{name}.yaml"
-        if os.path.isfile(path):  # which takes names of every length and kind
-            target.budget_strategy = as_dict(_strategy_of(name, path, f"target/{path.name}"))
-            return
+    if path := _file_of("target", name, folders):
+        target.budget_strategy = as_dict(_strategy_of(name, path, f"target/{path.name}"))
+        return
     raise ConfigError(
         f"target.budget={name}",
         "is neither a number of parameters nor a strategy.",
         f"Take 10M, 500k, or one of: {', '.join(choices_of('target'))}.",
     )
+
+
+def _file_of(group: str, name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of a group's choice, in the first folder that has one."""
+    paths = (folder / group / f"{name}.yaml" for folder in folders or [config_dir()])
+    return next((path for path in paths if os.path.isfile(path)), None)  # isfile takes names of every length and kind
+
+
+def _find_parts(dataset: DatasetConfig, folders: Sequence[Path]) -> None:
+    """Put the settings of a mixture's parts beside their names, and the parts' metrics where it names none."""
+    metrics: list[str] = []
+    for name, given in dataset.parts.items():
+        settings: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"weight": given}
+        weight = settings.pop("weight", 1)
+        weight = float(weight) if type(weight) is int and abs(weight) < 2**31 else weight
+        part = _part_of(name, settings, folders)
+        metrics += part.metrics
+        empty = as_dict(DatasetConfig())
+        # what later versions add to the schema must not rename this run: only what was said is kept
+        said = {key: value for key, value in as_dict(part).items() if value != empty[key]}
+        dataset.parts[name] = {"weight": weight, "source": part.source, **said}
+    if dataset.parts:
+        dataset.metrics = dataset.metrics or list(dict.fromkeys(metrics))
+
+
+def _part_of(name: str, settings: Mapping[str, Any], folders: Sequence[Path]) -> DatasetConfig:
+    """A part as its file has it, with the settings that the mixture gives it; with a source it needs no file.
+
+    Raises:
+        ConfigError: when there is no such data set, or a value that none can have.
+    """
+    place = f"dataset.parts.{name}"
+    path = None if "source" in settings else _file_of("dataset", name, folders)
+    if path is None and "source" not in settings:
+        near = difflib.get_close_matches(name, choices_of("dataset"), n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(choices_of('dataset'))}."
+        raise ConfigError(place, f"there is no dataset '{name}'.", remedy)
+    try:
+        own: Any = OmegaConf.load(path) if path else {}
+        merged = OmegaConf.merge(schema(), {"dataset": own}, {"dataset": dict(settings)})
+        part: DatasetConfig = OmegaConf.to_object(merged).dataset  # type: ignore[union-attr]
+    except OmegaConfBaseException as error:
+        raise explain_value(error, "", f"{place}: ") from error
+    except Exception as error:
+        raise explain_reading(error, place) from error
+    part.name = part.name or name
+    try:
+        check_dataset(part)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error.place}", error.what, error.remedy) from error
+    return part
 
 
 def _strategy_of(name: str, given: Path | Mapping[str, Any], place: str) -> TargetConfig:

@@ -139,19 +139,24 @@ class DatasetConfig:
     name: str | None = None
     source: str = "home_intents"
     path: str | None = None  # files, a folder or a glob; a hub id
-    eval_path: str | None = None  # files of the eval half; without it, eval_share decides
+    eval_path: str | None = None  # the eval half's files or hub id; without it, eval_split or eval_share decides
+    eval_subset: str | None = None  # of eval_path
+    eval_revision: str = "main"  # of eval_path
+    eval_columns: dict[str, str] = field(default_factory=dict)  # where the eval half's columns have other names
     subset: str | None = None  # of a hub data set, what the hub calls its config
     split: str = "train"
     eval_split: str | None = None
     revision: str = "main"
-    columns: dict[str, str] = field(default_factory=dict)  # field -> column
+    columns: dict[str, str] = field(default_factory=dict)  # field, or name in `prompt` -> column
     system: str | None = None  # put before every conversation that has none
     group: str | None = None  # column whose values never stand on both sides of the split
     eval_share: float = 0.1
     on_bad_row: OnBadRow = OnBadRow.error
+    streaming: bool = False  # files and hub: rows and tokens go through the disk, and a cap takes the first rows
     prompt: str | None = None  # a question made of columns: 'Premise: {premise} Hypothesis: {hypothesis}'
     labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
     metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function
+    parts: dict[str, Any] = field(default_factory=dict)  # of a mixture: name -> weight, or weight and settings
     content: str | None = None  # hash of the files, filled in when they are found
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
@@ -237,6 +242,7 @@ class TrainConfig:
     batch_size: int = 8
     gradient_accumulation: int = 1
     max_length: int = 512
+    packing: bool = False  # short rows share one of max_length, none sees the others
     warmup_ratio: float = 0.05
     scheduler: Scheduler = Scheduler.cosine
     eval_steps: int | None = None

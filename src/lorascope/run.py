@@ -8,12 +8,14 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lorascope.config import Auto, DatasetConfig, Init, OnBadRow, RunConfig, TargetConfig
+from lorascope.data.card import data_card
 from lorascope.data.notes import data_notes
 from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, shared_prompts
@@ -196,8 +198,8 @@ def _prompts(target: TargetConfig, train: Encoded, base: Base) -> list[dict[str,
 def _predict(run: Run, plan: TargetPlan, train: Encoded, evaluation: Encoded) -> None:
     """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not."""
     length: int | None = max(len(ids) for half in (train, evaluation) for ids in half.input_ids)
-    supervised: int | None = max(map(_supervised, (*train.labels, *evaluation.labels)))
-    if run.config.train.sft.get("packing"):
+    supervised: int | None = max(map(_supervised, chain(train.labels, evaluation.labels)))
+    if run.config.train.packing:
         length = supervised = None  # rows are as long as max_length then
     predicted = estimate_memory(run.config, run.shapes, plan, length=length, supervised=supervised)
     run.record.memory = {"predicted_bytes": predicted.total, "predicted": predicted.entry()}
@@ -292,6 +294,7 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Row
         "train": data_entry(train),
         "eval": data_entry(evaluation),
         "eval_prompts_in_train": len(shared_prompts(rows)),
+        "card": data_card(rows, train, evaluation),
     }
     record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))
     return base, rows, train, evaluation

@@ -244,6 +244,16 @@ def test_a_local_folder_is_read_as_a_hub_data_set(tmp_path):
         load_rows(compose([*words, "dataset.split=nope"]).dataset)
 
 
+def test_an_edited_folder_is_read_anew_and_is_another_run(tmp_path):
+    (tmp_path / "README.md").write_text("---\nconfigs: [{config_name: default, data_files: train.jsonl}]\n---\n")
+    dataset = compose(["dataset=hub", f"dataset.path={tmp_path}"]).dataset
+    write(tmp_path / "train.jsonl", ROWS)
+    before, content = load_rows(dataset), pin(dataset).content
+    write(tmp_path / "train.jsonl", [{**row, "completion": "new"} for row in ROWS])
+    assert {row.completion for row in load_rows(dataset).train} == {"new"} != {row.completion for row in before.train}
+    assert pin(dataset).content != content is not None
+
+
 def test_a_hub_data_set_without_a_hub_says_so():
     with pytest.raises(DataError, match=r"dataset\.path=org/nothing"):
         load_rows(compose(["dataset=hub", "dataset.path=org/nothing"]).dataset)

@@ -29,7 +29,7 @@ def test_a_setting_made_in_two_places_is_refused(name):
     [
         ("weigth_decay=0.1", "Did you mean train.sft.weight_decay"),
         ("weight_decay=heavy", "It takes: float"),
-        ("packing=3", "It takes: bool"),
+        ("shuffle_dataset=3", "It takes: bool"),
         ("dataloader_num_workers=true", "It takes: int"),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_packed_batch_names_its_rows(tmp_path, monkeypatch):
     real = loop.token_losses
     monkeypatch.setattr(loop, "token_losses", lambda *words: real(*words) * float("nan"))
     with pytest.raises(RunError, match=r"Rows of the batch: \d+, \d+"):
-        train(tmp_path, "train.sft.packing=true", "train.max_length=64")
+        train(tmp_path, "train.packing=true", "train.max_length=64")
 
 
 def test_checkpoints_are_written_when_asked_for(tmp_path):
@@ -236,7 +236,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_pa
 
 
 def test_packed_rows_train_too(tmp_path):
-    _, result, _ = train(tmp_path, "train.sft.packing=true", "train.max_length=64")
+    _, result, _ = train(tmp_path, "train.packing=true", "train.max_length=64")
     assert math.isfinite(result.train_loss)
 
 

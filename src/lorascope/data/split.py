@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from lorascope.config import DatasetConfig
 from lorascope.data.rows import Row
 from lorascope.errors import DataError
 
@@ -19,20 +20,46 @@ def split_rows(rows: Sequence[Row], eval_share: float, *, by_group: bool) -> tup
     Raises:
         DataError: when a half stays empty.
     """
-    train = tuple(row for row in rows if not _held_out(row.group if by_group else row.prompt, eval_share))
+    train = tuple(row for row in rows if not is_held_out(row, eval_share, by_group=by_group))
     kept = set(map(id, train))
     evaluation = tuple(row for row in rows if id(row) not in kept)
+    require_halves(train, evaluation, rows if by_group else len(rows), eval_share)
+    return train, evaluation
+
+
+def require_halves(train: Sequence[Row], evaluation: Sequence[Row], of: Sequence[Row] | int, eval_share: float) -> None:
+    """Refuse a half without rows.
+
+    Args:
+        train: one half.
+        evaluation: the other.
+        of: the rows that were divided by their groups, or how many they were.
+        eval_share: that divided them.
+
+    Raises:
+        DataError: when a half stays empty.
+    """
     for half, found in (("train", train), ("eval", evaluation)):
         if not found:
-            what = f"{len({row.group for row in rows})} groups" if by_group else f"{len(rows)} rows"
+            what = f"{of} rows" if isinstance(of, int) else f"{len({row.group for row in of})} groups"
             raise DataError(
                 f"dataset.eval_share={eval_share}",
                 f"no {half} row comes out of {what}.",
                 "Choose another share, or name the eval half: dataset.eval_path=FILE",
             )
-    return train, evaluation
+
+
+def is_held_out(row: Row, eval_share: float, *, by_group: bool) -> bool:
+    """Whether the split puts a row into the eval half."""
+    return _held_out(row.group if by_group else row.prompt, eval_share)
 
 
 def _held_out(key: str, share: float) -> bool:
     digest = hashlib.sha256(key.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def split_words(dataset: DatasetConfig) -> str:
+    """How the rows are divided, for the record."""
+    by = f"values of the column {dataset.group}" if dataset.group else "prompts"
+    return f"{dataset.eval_share:g} of the {by}, by hash"

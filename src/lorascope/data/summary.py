@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 from lorascope.config import DatasetConfig, OnBadRow, TrainConfig
@@ -46,7 +46,7 @@ class Half:
 
     def first(self, rows: int) -> Iterator[Shown]:
         """The first rows, as the model reads them."""
-        for ids, labels in list(zip(self.encoded.input_ids, self.encoded.labels, strict=True))[:rows]:
+        for ids, labels in islice(zip(self.encoded.input_ids, self.encoded.labels, strict=True), rows):
             supervised = [label != IGNORED for label in labels]
             yield Shown(ids, supervised, _spans(ids, supervised, self.tokenizer))
 
@@ -82,7 +82,7 @@ def summarise(dataset: DatasetConfig, train: TrainConfig, tokenizer: PreTrainedT
     rows = load_rows(dataset)
     skip = dataset.on_bad_row is OnBadRow.skip
 
-    def half(found: tuple[Row, ...], name: str) -> Half:
+    def half(found: Sequence[Row], name: str) -> Half:
         return Half(encode(found, tokenizer, train.max_length, name, skip=skip), tokenizer)
 
     one, other = half(rows.train, "train"), half(rows.eval, "eval")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.rows import Message, Row, rows_hash
+from lorascope.data.rows import Message, Row, hashed_part
+from lorascope.data.spool import SpooledRows, TokenColumn, TokenFile
 from lorascope.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,8 +28,8 @@ class Encoded:
     `input_ids[i]` and `labels[i]` have the same length; labels are IGNORED where nothing is learned.
     """
 
-    input_ids: tuple[list[int], ...]
-    labels: tuple[list[int], ...]
+    input_ids: Sequence[list[int]]  # tuples, or columns of a file
+    labels: Sequence[list[int]]
     hash: str
     truncated: int = 0  # rows that were cut at max_length
     skipped: tuple[str, ...] = ()  # a line for each row that was cut before its completion, when they are skipped
@@ -49,6 +52,8 @@ class Encoded:
         """The same as a `datasets.Dataset`, for the trainer."""
         from datasets import Dataset
 
+        if isinstance(self.input_ids, TokenColumn):
+            return self.input_ids.file.dataset
         return Dataset.from_dict({"input_ids": list(self.input_ids), "labels": list(self.labels)})
 
 
@@ -74,8 +79,12 @@ def encode(
     Raises:
         DataError: naming the first row that has nothing left to learn, or that the chat template refuses.
     """
-    ids, labels, kept, bad = [], [], [], []
-    truncated = last_answer_only = 0
+    ids: list[list[int]] = []
+    labels: list[list[int]] = []
+    bad: list[tuple[str, int, int]] = []
+    file = TokenFile() if isinstance(rows, SpooledRows) else None
+    digest = hashlib.sha256()
+    kept = truncated = last_answer_only = 0
     for number, row in enumerate(rows, start=1):
         place = row.place or f"{half} row {number}"
         encoded = encode_row(row, tokenizer, place)
@@ -84,15 +93,25 @@ def encode(
             start = encoded.learned.index(True) if True in encoded.learned else len(encoded.ids)
             bad.append((place, start, len(encoded.ids)))
             continue
-        kept.append(row)
-        ids.append(encoded.ids[:max_length])
-        labels.append([token if one else IGNORED for token, one in zip(ids[-1], learned, strict=True)])
+        kept += 1
+        digest.update(hashed_part(row))
+        cut = encoded.ids[:max_length]
+        targets = [token if one else IGNORED for token, one in zip(cut, learned, strict=True)]
+        if file:
+            file.append(cut, targets)
+        else:
+            ids.append(cut)
+            labels.append(targets)
         truncated += len(encoded.ids) > max_length
         last_answer_only += encoded.last_answer_only
     if bad and not (skip and kept):
         raise _nothing_learned(bad, max_length)
     skipped = tuple(f"{place}: its completion begins after {start} tokens" for place, start, _ in bad)
-    return Encoded(tuple(ids), tuple(labels), rows_hash(kept), truncated, skipped, last_answer_only)
+    more = (digest.hexdigest()[:16], truncated, skipped, last_answer_only)
+    if file is None:
+        return Encoded(tuple(ids), tuple(labels), *more)
+    file.close()
+    return Encoded(TokenColumn(file, "input_ids"), TokenColumn(file, "labels"), *more)
 
 
 def check_vocabulary(data: Encoded, pad_id: int, model: Any) -> None:
@@ -102,7 +121,7 @@ def check_vocabulary(data: Encoded, pad_id: int, model: Any) -> None:
         DataError: naming the highest of them.
     """
     known = len(model.get_input_embeddings().weight)
-    highest = max(pad_id, *map(max, data.input_ids))
+    highest = max(chain([pad_id], map(max, data.input_ids)))
     if highest >= known:
         raise DataError(
             "model",

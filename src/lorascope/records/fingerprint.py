@@ -29,7 +29,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
         "attention": str(config.model.attention),
         "device": str(config.device),
         "max_length": config.train.max_length,
-        "packing": bool(config.train.sft.get("packing", False)),
+        "packing": config.train.packing,
         "train_data": data["train"]["hash"],
         "eval_data": data["eval"]["hash"],
         "train_supervised_tokens": data["train"]["supervised_tokens"],

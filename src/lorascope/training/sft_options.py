@@ -21,6 +21,7 @@ ELSEWHERE = {
     "per_device_train_batch_size": "train.batch_size",
     "gradient_accumulation_steps": "train.gradient_accumulation",
     "max_length": "train.max_length",
+    "packing": "train.packing",
     "warmup_steps": "train.warmup_ratio",
     "lr_scheduler_type": "train.scheduler",
     "eval_steps": "train.eval_steps",
@@ -82,6 +83,8 @@ def check_sft(train: TrainConfig) -> None:
                 "is not taken: a run stays on this machine, and its record must hold no token.",
                 "Set HF_TOKEN in the environment; send the adapter's folder later with: hf upload",
             )
+        if name == "packing_strategy" and value == "wrapped":
+            raise ConfigError(key, "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true")
         kind = sft_fields().get(name)
         if kind is None:
             near = difflib.get_close_matches(name, sft_fields(), n=1)

@@ -16,6 +16,7 @@ from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
+from lorascope.training.packing import check_packing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -70,7 +71,7 @@ def train_adapter(
         warn: told of a checkpoint that could not be written.
 
     Raises:
-        ConfigError: when SFTConfig refuses a setting.
+        ConfigError: when SFTConfig refuses a setting, or the model looks across packed rows.
         DataError: for a token id that the model does not know.
         RunError: when a loss or gradient is not finite.
         Preempted: when a signal asked for it, with the state saved.
@@ -92,6 +93,8 @@ def train_adapter(
     if latest and latest.meta["finished"]:
         restore_adapter(model, latest.path)
         return Trained(**latest.meta["trained"])
+    if config.train.packing:
+        check_packing(trainer, train)
     with deferred(), _refusals(config.train, trainer), _going_on(latest, trainer) if latest else nullcontext():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
@@ -151,12 +154,14 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "per_device_train_batch_size": train.batch_size,
         "gradient_accumulation_steps": train.gradient_accumulation,
         "max_length": train.max_length,
+        "packing": train.packing,
         "lr_scheduler_type": SCHEDULERS.get(train.scheduler, str(train.scheduler)),
         "warmup_steps": train.warmup_ratio,  # transformers 5 reads a number below 1 as a share of the steps
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # it would show a NaN as 0.0
-        "include_num_input_tokens_seen": "non_padding",
+        # packed rows have no padding and no mask; non_padding would leave out an end of text that is the padding too
+        "include_num_input_tokens_seen": "all" if train.packing else "non_padding",
         "eval_strategy": "no",
         "save_strategy": "no",  # `loop` saves, so that a checkpoint is whole or not there
         "seed": config.seed,
