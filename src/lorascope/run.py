@@ -18,7 +18,7 @@ from lorascope.config import Auto, DatasetConfig, Init, OnBadRow, RunConfig, Tar
 from lorascope.data.card import data_card
 from lorascope.data.notes import data_notes
 from lorascope.data.prompts import prompt_batches
-from lorascope.data.rows import Rows, shared_prompts
+from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows, pin
 from lorascope.data.tokens import IGNORED, Encoded, encode
 from lorascope.errors import RunError
@@ -237,7 +237,7 @@ def _base(run: Run, base: Base, measure: Measure, trackers: Trackers) -> Evaluat
         before = (kept.read(file) or {}).get(kept.BASE)
     if before is None:
         with Bar(run.out, "base", measure.steps) as bar:
-            before = measure.base(base.model, bar.step)
+            before = measure.base(base.model, bar.step, measure.remembered_at(run.config, base.revision))
         _keep(file, {kept.BASE: before}, measure.suite)
     if checkpoint is not None:
         trackers.rewind(checkpoint.step)
@@ -293,6 +293,7 @@ def _load(config: RunConfig, record: RunRecord, out: Console) -> tuple[Base, Row
         "skipped": len(rows.skipped),
         "train": data_entry(train),
         "eval": data_entry(evaluation),
+        "sets": {name: {"rows": len(asked), "hash": rows_hash(asked)} for name, asked in rows.probes.items()},
         "eval_prompts_in_train": len(shared_prompts(rows)),
         "card": data_card(rows, train, evaluation),
     }

@@ -6,13 +6,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import EvaluationConfig, Init, TargetConfig
+from lorascope.config import EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
+from lorascope.data.rows import rows_hash
 from lorascope.data.tokens import Encoded
+from lorascope.evaluation import kept
 from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss
 from lorascope.evaluation.loss import item_losses
 from lorascope.evaluation.metrics import EVAL_LOSS, Metric
+from lorascope.evaluation.remembered import keep, place
 from lorascope.evaluation.tasks import Evaluated, Score, Suite
 
 if TYPE_CHECKING:
@@ -40,9 +44,27 @@ class Measure:
         """Fills short rows."""
         return int(self.tokenizer.pad_token_id or 0)
 
-    def base(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
-        """The base's scores and answers."""
-        return self._measured(model, progress)
+    def base(self, model: Any, progress: Callable[[int], object], file: Path | None = None) -> Evaluated:
+        """The base's scores and answers, measured or remembered.
+
+        Args:
+            file: where they are remembered on this machine, as `remembered_at` says.
+        """
+        known = (kept.read(file) or {}).get(kept.BASE) if file else None
+        if known is None:
+            known = self._measured(model, progress)
+            keep(file, lambda aside: kept.write(aside, {kept.BASE: known}, self.suite))
+        return known
+
+    def remembered_at(self, config: RunConfig, revision: str) -> Path | None:
+        """Where this base's answers to these very questions are remembered; None where nothing may be."""
+        names = config.dataset.metrics if config.evaluation.tasks else []
+        if self.settings.forgetting.path or any(":" in name and "@" not in name for name in names):
+            return None  # a corpus or a module may change without a name for it
+        asked = {name: rows_hash([question.row for question in found]) for name, found in self.suite.sets.items()}
+        accepted = [question.row.accepted for found in self.suite.sets.values() for question in found]
+        settings = as_dict(self.settings)
+        return place("answers", config, revision, names, self.evaluation.hash, asked, accepted, settings)
 
     def adapted(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
         """The adapted model's, and how far it is from the base."""

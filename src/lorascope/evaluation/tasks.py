@@ -79,7 +79,7 @@ class Suite:
         return need in self.needs and (need is not Needs.choice or bool(self._labels(name)))
 
     def _labels(self, name: str) -> tuple[str, ...]:
-        return self.rows.labels
+        return self.rows.labels_of.get(name, self.rows.labels)
 
     def metrics_of(self, name: str) -> list[TaskMetric]:
         """The metrics that apply to a set."""
@@ -175,8 +175,9 @@ class Suite:
         found: dict[str, dict[str, float]] = {}
         for name, asked in self.sets.items():
             empty = [_unanswered(question) for question in asked]
-            if self._labels(name):
-                usual = Counter(row.completion for row in self.rows.train).most_common(1)[0][0]
+            if labels := self._labels(name):
+                seen = Counter(row.completion for row in self.rows.train if row.completion in labels)
+                usual = seen.most_common(1)[0][0] if seen else labels[0]
                 title, made = "majority class", [dataclasses.replace(one, text=usual, choice=usual) for one in empty]
             else:
                 title, made = "copy", [dataclasses.replace(one, text=one.prompt) for one in empty]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from lorascope.data.sources import load_rows
 from lorascope.data.tokens import Encoded
 from lorascope.errors import DataError
 from lorascope.evaluation.forgetting import Texts, corpus, own_texts
-from lorascope.models.packaged import cache_dir
+from lorascope.evaluation.remembered import keep, place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,27 +41,12 @@ def texts_of(
         return None
     if settings.path:
         return _corpus(settings, tokenizer)
-    kept = cache_dir() / "texts" / f"{_key(config, revision)}.json"
-    if revision != "local" and (found := _read(kept, settings)):
+    file = place("texts", config, revision, settings.texts, settings.tokens, settings.seed)
+    if file and (found := _read(file, settings)):
         return found
     drawn = own_texts(model, tokenizer, settings, progress)
-    if revision != "local":
-        _write(kept, drawn)
+    keep(file, lambda aside: aside.write_text(json.dumps(drawn.encoded.input_ids), encoding="utf-8"))
     return drawn
-
-
-def _key(config: RunConfig, revision: str) -> str:
-    """All that the base's distribution, and so its texts, depend on."""
-    import torch
-    import transformers
-
-    quantization, settings = config.quantization, config.evaluation.forgetting
-    parts = [
-        config.model.path or config.model.package, revision, str(config.model.dtype), str(config.model.attention),
-        str(quantization.scheme), quantization.double_quant, str(config.device), settings.texts, settings.tokens,
-        settings.seed, torch.__version__, transformers.__version__, torch.backends.cpu.get_cpu_capability(),
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _read(file: Path, settings: ForgettingConfig) -> Texts | None:
@@ -73,17 +57,6 @@ def _read(file: Path, settings: ForgettingConfig) -> Texts | None:
         return None
     rows = tuple(rows)
     return Texts(Encoded(rows, rows, ""), "the base's own") if whole else None
-
-
-def _write(file: Path, texts: Texts) -> None:
-    """Aside first, then renamed; a cache that cannot be written is done without."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(texts.encoded.input_ids), encoding="utf-8")
-        os.replace(aside, file)
-    except OSError:
-        aside.unlink(missing_ok=True)
 
 
 def _corpus(settings: ForgettingConfig, tokenizer: PreTrainedTokenizerBase) -> Texts:

@@ -32,6 +32,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
         "packing": config.train.packing,
         "train_data": data["train"]["hash"],
         "eval_data": data["eval"]["hash"],
+        **{f"{name}_data": one["hash"] for name, one in data.get("sets", {}).items()},
         "train_supervised_tokens": data["train"]["supervised_tokens"],
         "eval_supervised_tokens": data["eval"]["supervised_tokens"],
     }
