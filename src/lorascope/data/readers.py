@@ -136,7 +136,11 @@ def _parquet(file: Path) -> Iterator[RawRow]:
 
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(file, memory_map=True).iter_batches(batch_size=PIECE):
+        table = pyarrow.parquet.ParquetFile(file, memory_map=True)
+        names = table.schema_arrow.names
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"Multiple matches for the column '{twice[0]}'")
+        for batch in table.iter_batches(batch_size=PIECE):
             for row in batch.to_pylist():
                 number += 1
                 yield f"{file.name}, row {number}", row
