@@ -24,6 +24,7 @@ from lorascope.checks import check, check_dataset, check_target
 from lorascope.config import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
+from lorascope.evaluation.harness import check_harness
 from lorascope.evaluation.own import check_metrics
 from lorascope.explain import choices_of, explain, explain_reading, explain_value, suggest
 from lorascope.explain import config_dir as config_dir  # the door knows where the shipped configs are
@@ -146,6 +147,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     check_sft(config.train)
     check_options(config.dataset)
     check_metrics(config.dataset.metrics)
+    check_harness(config.evaluation)
     return config
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from lorascope.data.rows import rows_hash
 from lorascope.data.tokens import Encoded
 from lorascope.evaluation import kept
 from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss
+from lorascope.evaluation.harness import run_harness
 from lorascope.evaluation.loss import item_losses
 from lorascope.evaluation.metrics import EVAL_LOSS, Metric
 from lorascope.evaluation.remembered import keep, place
@@ -33,6 +34,7 @@ class Measure:
     suite: Suite
     texts: Texts | None  # to be remembered
     comparable: bool  # whether the adapter, switched off, leaves the base
+    harness: dict[str, Metric] = field(default_factory=dict)  # of lm-eval, which names them when it has measured
 
     @property
     def steps(self) -> int:
@@ -78,6 +80,9 @@ class Measure:
         items = item_losses(model, self.evaluation, pad_id=self.pad_id, progress=progress)
         loss = math.fsum(item.nats for item in items) / sum(item.tokens for item in items)
         found = _with(self.suite.evaluate(model, (self.evaluation, items), progress), EVAL_LOSS, loss, len(items))
+        metrics, scores = run_harness(model, self.tokenizer, self.settings)
+        self.harness.update(metrics)
+        found = dataclasses.replace(found, scores={**found.scores, **scores})
         if self.texts is None:
             return found
         kept = text_loss(model, self.texts, self.pad_id, self.settings.batch_tokens)
@@ -86,7 +91,7 @@ class Measure:
     def metrics(self) -> dict[str, Metric]:
         """Everything that is measured, by the name that records have."""
         forgetting = [FORGETTING_LOSS, *([FORGETTING_KL] if self.comparable else [])] if self.texts else []
-        return {metric.name: metric for metric in (EVAL_LOSS, *forgetting)} | self.suite.names()
+        return {metric.name: metric for metric in (EVAL_LOSS, *forgetting)} | self.suite.names() | self.harness
 
     def entries(self, before: Evaluated, after: Evaluated) -> dict[str, dict[str, Any]]:
         """Each metric as a record keeps it: value and base, intervals over items, what needs no model to be reached."""
