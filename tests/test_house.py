@@ -100,7 +100,9 @@ def commands(name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", commands("README.md"), ids=" ".join)
-def test_every_command_in_the_readme_composes(words, tmp_path):
+def test_every_command_in_the_readme_composes(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "mine.yaml").write_text("ranks: {q: 8}\n")
     own = tmp_path if "--config-dir" in words else None

@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -81,3 +82,26 @@ def test_report_and_plot_never_load_torch(runs):
     )
     done = subprocess.run([sys.executable, "-c", code, str(runs)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_tasks_metrics_are_columns_and_means_over_seeds(tmp_path, capsys):
+    from lorascope.cli import main
+    from lorascope.evaluation.metrics import TASK_METRICS
+    from lorascope.records.record import write_record
+
+    for target, seed, value in (("q_v", 1, 0.2), ("q_v", 2, 0.4), ("ffn", 1, 0.9)):
+        one = record(target, 100, 1.0, seed=seed)
+        one.metrics["exact_match"] = TASK_METRICS["exact_match"].entry(value, 0.0)
+        one.metrics["exact_match/control"] = TASK_METRICS["exact_match"].entry(0.01, 0.0)
+        (tmp_path / one.name).mkdir()
+        write_record(one, tmp_path / one.name)
+    main(["report", str(tmp_path), "--sort", "exact_match"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "exact_match" in lines[1]
+    assert "control" not in lines[1]
+    assert [line.split()[0] for line in lines[2:5]] == ["q_v", "q_v", "ffn"]
+    main(["report", str(tmp_path), "--group", "--csv", "-"])
+    heads, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    found = {row[heads.index("target")]: row for row in rows}
+    assert float(found["q_v"][heads.index("metrics.exact_match")]) == pytest.approx(0.3)
+    assert float(found["ffn"][heads.index("metrics.exact_match/control")]) == pytest.approx(0.01)

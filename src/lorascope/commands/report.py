@@ -26,12 +26,11 @@ def run(options: argparse.Namespace) -> None:
     from lorascope.records.store import load_runs
     from lorascope.studies.groups import GROUP_COLUMNS, groups_of
     from lorascope.studies.plots import plot_loss
-    from lorascope.studies.report import show_groups, show_runs
+    from lorascope.studies.report import show_groups, show_runs, with_metrics
     from lorascope.studies.rows import RUN_COLUMNS, column_named, rows_of, sort_rows, write_csv
     from lorascope.studies.settings import plain
     from lorascope.terminal import console
 
-    column = column_named(options.sort, GROUP_COLUMNS if options.group else RUN_COLUMNS) if options.sort else None
     if options.json and options.csv == "-":
         raise ConfigError("--csv=-", "stdout already holds the JSON.", "Name a file: --csv FILE")
     records, damaged = load_runs(options.folder)
@@ -40,7 +39,9 @@ def run(options: argparse.Namespace) -> None:
     if not records:
         raise RunError(options.folder, "no run is recorded below it.", "Make one: python train.py")
     rows = groups_of(records) if options.group else rows_of(records)
-    rows = sort_rows(rows, column) if column else rows
+    if options.sort:
+        columns = with_metrics(GROUP_COLUMNS if options.group else RUN_COLUMNS, rows)
+        rows = sort_rows(rows, column_named(options.sort, columns))
     if options.csv:
         write_csv(rows, options.csv)
     if options.json:

@@ -9,7 +9,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lorascope.records.record import RunRecord, Status
-from lorascope.studies.rows import CONTEXT, COST, LOSS, STRATEGY, TARGET, Column, Row, number, rows_of
+from lorascope.studies.rows import (
+    CONTEXT,
+    COST,
+    LOSS,
+    METRIC,
+    STRATEGY,
+    TARGET,
+    Column,
+    Row,
+    metric_names,
+    number,
+    rows_of,
+)
 from lorascope.studies.settings import deciding
 
 SAME_LOOKS = ("target", "model", "dataset", "quantization", "ranks", "learning_rate")
@@ -28,7 +40,8 @@ def groups_of(records: Sequence[RunRecord]) -> list[Row]:
     sample's (n - 1), null for one seed. Runs whose fingerprints differ are never pooled; runs without an eval loss are
     only counted, as `not_done`.
     """
-    arms = [(_row(members), _settings(members[0])) for members in _arms(records)]
+    names = metric_names(records)
+    arms = [(_row(members, names), _settings(members[0])) for members in _arms(records)]
     looks: dict[tuple[Any, ...], list[tuple[Row, dict[str, Any]]]] = {}
     for row, settings in arms:
         looks.setdefault(tuple(row[key] for key in SAME_LOOKS), []).append((row, settings))
@@ -62,7 +75,7 @@ def _measured(record: RunRecord) -> bool:
     return record.status is Status.done and record.metric("eval_loss") is not None
 
 
-def _row(members: Sequence[RunRecord]) -> Row:
+def _row(members: Sequence[RunRecord], names: Sequence[str]) -> Row:
     done = [record for record in members if _measured(record)]
     rows, looks = rows_of(done), rows_of(done or members)[0]
     losses = _by_seed(rows, "eval_loss")
@@ -78,6 +91,7 @@ def _row(members: Sequence[RunRecord]) -> Row:
         "tokens_per_second": _mean(_by_seed(rows, "tokens_per_second").values()),
         "peak_bytes": max((row["peak_bytes"] for row in rows if row["peak_bytes"] is not None), default=None),
         "total_seconds": _mean(_by_seed(rows, "total_seconds").values()),
+        **{METRIC + name: _mean(_by_seed(rows, METRIC + name).values()) for name in names},
         "not_done": len(members) - len(done),
         "fingerprint": looks["fingerprint"],
         "differs": {},
@@ -88,7 +102,7 @@ def _by_seed(rows: Iterable[Row], field: str) -> dict[Any, float]:
     """Seed -> the mean over its runs."""
     values: dict[Any, list[float]] = {}
     for row in rows:
-        if row[field] is not None:
+        if row.get(field) is not None:
             values.setdefault(row["seed"], []).append(row[field])
     return {seed: statistics.fmean(found) for seed, found in values.items()}
 

@@ -9,13 +9,13 @@ from rich.markup import escape
 
 from lorascope.records.record import RunRecord
 from lorascope.studies.groups import DIFFERS, GROUP_COLUMNS
-from lorascope.studies.rows import CONTEXT, RUN_COLUMNS, SEED, Column, Row, table_of
+from lorascope.studies.rows import CONTEXT, RUN_COLUMNS, SEED, Column, Row, metric_columns, table_of
 from lorascope.studies.settings import flat
 
 
 def show_runs(out: Console, rows: Sequence[Row], records: Sequence[RunRecord]) -> None:
     """Print a line for each run, and a warning where runs cannot be compared."""
-    _show(out, count(len(rows), "run"), rows, RUN_COLUMNS, (*CONTEXT, SEED))
+    _show(out, count(len(rows), "run"), rows, with_metrics(RUN_COLUMNS, rows), (*CONTEXT, SEED))
     _warn_of_differences(out, records)
     seeds = {row["seed"] for row in rows}
     if len(seeds) < 5 and len({row["target"] for row in rows}) > 1:
@@ -24,7 +24,8 @@ def show_runs(out: Console, rows: Sequence[Row], records: Sequence[RunRecord]) -
 
 def show_groups(out: Console, rows: Sequence[Row], records: Sequence[RunRecord]) -> None:
     """Print a line for each config apart from the seed, and what weakens their comparison."""
-    columns = [column for column in GROUP_COLUMNS if column.field != "not_done" or any(row["not_done"] for row in rows)]
+    columns = with_metrics(GROUP_COLUMNS, rows)
+    columns = [column for column in columns if column.field != "not_done" or any(row["not_done"] for row in rows)]
     if any(row["differs"] for row in rows):
         columns.append(DIFFERS)
     _show(out, f"{count(len(rows), 'arm')} from {count(len(records), 'run')}", rows, columns, CONTEXT)
@@ -32,6 +33,12 @@ def show_groups(out: Console, rows: Sequence[Row], records: Sequence[RunRecord])
     _warn_of_differences(out, records)
     if len({tuple(row["seeds"]) for row in rows if row["n"]}) > 1:
         out.print("[yellow]note[/]  the arms have different seeds, so their means are not over the same runs of luck.")
+
+
+def with_metrics(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """The columns, with one for each metric behind the eval loss."""
+    place = [column.field for column in columns].index("base_eval_loss") + 1
+    return [*columns[:place], *metric_columns(rows), *columns[place:]]
 
 
 def _show(out: Console, head: str, rows: Sequence[Row], columns: Sequence[Column], shareable: Sequence[Column]) -> None:

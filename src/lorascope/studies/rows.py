@@ -20,6 +20,7 @@ from lorascope.studies.settings import setting
 from lorascope.wording import megabytes
 
 Row = dict[str, Any]
+METRIC = "metrics."  # before a metric's name, as a field of a row
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,23 @@ RUN_COLUMNS = (TARGET, *CONTEXT, SEED, *STRATEGY, LOSS, *COST, TIME, STATUS)
 
 def rows_of(records: Sequence[RunRecord]) -> list[Row]:
     """A flat row for each run: done ones first, by eval loss, then the others by name."""
-    return [_row(record) for record in sorted(records, key=_order)]
+    names = metric_names(records)
+    return [
+        _row(record) | {METRIC + name: record.metric(name) for name in names} for record in sorted(records, key=_order)
+    ]
+
+
+def metric_names(records: Sequence[RunRecord]) -> list[str]:
+    """What the runs were judged by besides their losses."""
+    found = dict.fromkeys(name for record in records for name in record.metrics)
+    return [name for name in found if name not in ("eval_loss", "train_loss")]
+
+
+def metric_columns(rows: Sequence[Row]) -> list[Column]:
+    """A column for each metric of the eval halves; those of other sets and of forgetting are in the CSV and JSON."""
+    names = [field.removeprefix(METRIC) for field in (rows[0] if rows else {}) if field.startswith(METRIC)]
+    shown = [name for name in names if "/" not in name and not name.startswith("forgetting_")]
+    return [Column(name, METRIC + name, number("{:.3f}"), right=True) for name in shown]
 
 
 def _order(record: RunRecord) -> tuple[bool, float, str]:
