@@ -307,6 +307,15 @@ def test_evaluation_none_measures_the_eval_loss_alone_and_trains_the_same(judged
     assert not (folder / "predictions.parquet").exists()
 
 
+def test_on_four_bits_evaluation_leaves_the_weights_and_the_training_as_they_are(tiny, tmp_path):
+    """bitsandbytes repacks 4-bit weights on some CPUs when it is asked without gradients."""
+    words = [*TASK_WORDS[:-2], f"model.path={tiny}", "quantization=nf4", "dataset.max_eval_samples=4"]
+    judged, _ = run(*words, *TASK_WORDS[-2:], f"runs_dir={tmp_path / 'judged'}")
+    alone, _ = run(*words, "evaluation=none", f"runs_dir={tmp_path / 'alone'}")
+    assert judged.metrics["eval_loss"]["value"] == alone.metrics["eval_loss"]["value"]
+    assert judged.metrics["train_loss"] == alone.metrics["train_loss"]
+
+
 def test_a_resumed_run_remembers_what_the_base_answered(judged, tiny, tmp_path, monkeypatch):
     from lorascope.evaluation.measure import Measure
 

@@ -66,7 +66,8 @@ class Measure:
         asked = {name: rows_hash([question.row for question in found]) for name, found in self.suite.sets.items()}
         accepted = [question.row.accepted for found in self.suite.sets.values() for question in found]
         settings = as_dict(self.settings)
-        return place("answers", config, revision, names, self.evaluation.hash, asked, accepted, settings)
+        half = [self.evaluation.hash, config.train.max_length]
+        return place("answers", config, revision, names, half, asked, accepted, settings)
 
     def adapted(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
         """The adapted model's, and how far it is from the base."""
