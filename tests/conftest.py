@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def tiny_words(tiny: Path, tmp_path: Path) -> list[str]:
         "logger=none",
         f"runs_dir={tmp_path / 'runs'}",
     ]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Matrices of some ten columns are not worth two."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

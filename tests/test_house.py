@@ -35,8 +35,10 @@ MAY_IMPORT = {
     "compose": {"checks", "config", "errors", "explain", "data", "evaluation", "training", "records"},
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
+    "inputs": {"config", "data", "models", "terminal"},
+    "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {
-        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view"),
+        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging"),
         *("data", "models", "targets", "estimate", "training", "evaluation", "records"),
     },
 }

@@ -316,6 +316,37 @@ def test_on_four_bits_evaluation_leaves_the_weights_and_the_training_as_they_are
     assert judged.metrics["train_loss"] == alone.metrics["train_loss"]
 
 
+def test_the_best_checkpoint_stays_when_it_was_asked_for_and_no_other(tiny_words, tmp_path):
+    """A rate far too high: the loss rises after its best step."""
+    words = [*tiny_words, "train.learning_rate=0.3", "train.scheduler=constant", "train.epochs=4", "train.eval_steps=2"]
+    kept, folder = run(*words, "train.keep_best=true", "evaluation=none")
+    losses = {
+        row["step"]: row["eval_loss"]
+        for row in map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+        if "eval_loss" in row and 0 < row["step"] <= kept.timing["steps"]
+    }
+    best = min(losses, key=losses.get)
+    assert kept.metrics["best_eval_loss"]["value"] == losses[best]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"checkpoint-{best}"]
+    gone, other = run(*words, "train.save_steps=2", "evaluation=none", f"runs_dir={tmp_path / 'other'}")
+    assert not (other / "checkpoints").exists()
+    assert "best_eval_loss" not in gone.metrics
+
+
+def test_a_run_that_is_cut_before_its_record_is_whole_keeps_its_last_checkpoint(tiny_words, monkeypatch):
+    import lorascope.run as story
+
+    def cut(*_):
+        raise RuntimeError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story, "keep_answers", cut)
+        with pytest.raises(RuntimeError):
+            run(*tiny_words)
+    again, _ = run(*tiny_words)
+    assert again.sessions[-1]["from_step"] == again.timing["steps"]
+
+
 def test_a_resumed_run_remembers_what_the_base_answered(judged, tiny, tmp_path, monkeypatch):
     from lorascope.evaluation.measure import Measure
 

@@ -37,13 +37,7 @@ PARTLY = {"doge", "xlnet"}
 NOT_LINEAR = {"bitnet", "deepseek_v4", "gpt_oss", "inkling2_text", "minimax_m3_vl_text", "zamba2"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The models are too small for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def types() -> list[tuple[str, str]]:

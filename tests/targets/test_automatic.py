@@ -20,14 +20,7 @@ from lorascope.targets.module_map import map_modules
 from lorascope.targets.scores import condition_number, feature_norms, plain_weight
 from small_models import small_model
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Matrices of 32 columns are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def strategy(method: str, budget="3k", **changes) -> TargetConfig:

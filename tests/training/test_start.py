@@ -36,13 +36,7 @@ AUTO = TargetConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Matrices of 64 columns are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ class Metric:
 
 
 EVAL_LOSS = Metric("eval_loss", better="lower", unit="nats/token")
+BEST_LOSS = Metric("best_eval_loss", better="lower", unit="nats/token")  # of the checkpoints that were kept
 TRAIN_LOSS = Metric("train_loss", better="lower", unit="nats/token")
 
 

@@ -127,7 +127,7 @@ def read(path: Path) -> Checkpoint:
 def thin_out(folder: Path, keep: int, best: int | None = None) -> None:
     """Remove the oldest checkpoints, down to `keep`; the one of step `best` stays."""
     listed = [(step, path) for step, path in _listed(folder) if step != best]
-    for _, path in listed[:-keep]:
+    for _, path in listed[: max(len(listed) - keep, 0)]:
         # invisible first, so that a kill in between leaves no half of one
         gone = path.with_name(f"{ASIDE}gone-{path.name}")
         path.rename(gone)

