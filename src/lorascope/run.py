@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import shutil
 import time
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from lorascope.evaluation.measure import Measure
 from lorascope.evaluation.metrics import BEST_LOSS, EVAL_LOSS, TRAIN_LOSS
 from lorascope.evaluation.own import pin_metrics
 from lorascope.evaluation.tasks import Evaluated
-from lorascope.inputs import Inputs, load_inputs
+from lorascope.inputs import Inputs
 from lorascope.interrupts import stop_if_asked
 from lorascope.judging import judge_base, keep_answers, measure_of, values
 from lorascope.models.device import resolve
@@ -39,6 +38,7 @@ from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.records.trackers import Trackers, check_installed, open_trackers
 from lorascope.result_view import show_result
+from lorascope.session import Session
 from lorascope.targets.attach import attach
 from lorascope.targets.automatic import plan_automatically
 from lorascope.targets.eva import Start
@@ -55,12 +55,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
+def execute(config: RunConfig, out: Console | None = None, session: Session | None = None) -> RunRecord | None:
     """Make one run, go on with it where it was cut, or find it done.
 
     Args:
         config: as `compose` gives it.
         out: where to show what happens; the terminal by default.
+        session: whose base and data are shared; one of its own by default.
 
     Returns:
         The run's record; None for a dry run.
@@ -88,8 +89,11 @@ def execute(config: RunConfig, out: Console | None = None) -> RunRecord | None:
         checkpoint = newest(folder / CHECKPOINTS, lambda told: None, check_resumable)
         record.environment = environment()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
-        _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan)
-    gc.collect()  # a sweep's next run starts without this one's weights
+        shared = session or Session(lasting=False)
+        try:
+            _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan, shared)
+        finally:
+            shared.take_back()
     return record
 
 
@@ -124,12 +128,12 @@ def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, out: Console) -> T
     return plan
 
 
-def _train_and_measure(run: Run, plan: TargetPlan | None) -> None:
+def _train_and_measure(run: Run, plan: TargetPlan | None, session: Session) -> None:
     config, record, out = run.config, run.record, run.out
     device = str(config.device)
     clock = Clock(record)
     memory.reset_peak(device)
-    inputs = load_inputs(config, out)
+    inputs = session.inputs(config, out)
     base = inputs.base
     record.data = inputs.entry()
     record.fingerprint = fingerprint(config, record.data, base.revision, quantized_modules(base.model))

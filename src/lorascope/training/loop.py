@@ -136,7 +136,8 @@ def trainer_class() -> Any:
 
         def _fill(self, folder: Path) -> None:
             self.store_flos()
-            self.save_model(str(folder), _internal_call=True)
+            # with an adapter on lm_head, PEFT would add the base's whole embeddings, and say so
+            self.model.save_pretrained(str(folder), save_embedding_layers=False)
             self._save_optimizer_and_scheduler(str(folder))
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
