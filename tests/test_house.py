@@ -36,6 +36,9 @@ MAY_IMPORT = {
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "inputs": {"config", "data", "models", "terminal"},
+    "sweep": {
+        *("config", "errors", "estimate", "models", "records", "run", "targets", "terminal", "wording"),
+    },
     "session": {"config", "inputs", "models", "terminal"},
     "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {

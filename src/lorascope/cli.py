@@ -88,6 +88,7 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
     process that a launcher started, it is raised, so that the launcher sees a failed job.
     """
     home = os.getpid()
+    shared: list[Any] = []
 
     def job(composed: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -105,8 +106,12 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
                 logger = dataclasses.replace(config.logger, group=config.logger.group or sweep.name)
                 config = dataclasses.replace(config, logger=logger)
             from lorascope.run import execute
+            from lorascope.session import Session
 
-            execute(config)
+            sweeps = hydra_config.mode is RunMode.MULTIRUN and os.getpid() == home
+            if sweeps and not shared:
+                shared.append(Session())
+            execute(config, session=shared[0] if sweeps else None)
         except LorascopeError as error:
             _complain(str(error))
             if os.getpid() != home:

@@ -72,7 +72,7 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
     """
     out = out or console()
     config = resolve(config)
-    config = dataclasses.replace(config, dataset=_pinned(config.dataset))
+    config = dataclasses.replace(config, dataset=pinned(config.dataset))
     if not config.dry_run and not config.overwrite and (record := find_done(config)):
         loss = record.metric("eval_loss")
         found = "no eval loss in its record" if loss is None else f"eval loss {loss:.4f}"
@@ -97,7 +97,7 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
     return record
 
 
-def _pinned(dataset: DatasetConfig) -> DatasetConfig:
+def pinned(dataset: DatasetConfig) -> DatasetConfig:
     """The same data set, with hashes of the files that decide what is learned and how it is judged."""
     return dataclasses.replace(pin(dataset), metrics=pin_metrics(dataset.metrics))
 

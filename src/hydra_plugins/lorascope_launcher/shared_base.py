@@ -1,0 +1,50 @@
+"""The launcher of `-m` on one machine: all runs are composed, checked and planned, then made one after another.
+
+They share this process, and with it the base that `lorascope.session` lends them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from omegaconf import open_dict
+
+
+@dataclass
+class SharedBaseConf:
+    """What Hydra makes the launcher of."""
+
+    _target_: str = "hydra_plugins.lorascope_launcher.shared_base.SharedBaseLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="shared_base", node=SharedBaseConf, provider="lorascope")
+
+
+class SharedBaseLauncher(BasicLauncher):
+    """Hydra's own launcher, with a look at all jobs before the first."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Show what will be run, then run it."""
+        from lorascope.compose import config_folders, to_run_config
+        from lorascope.errors import LorascopeError
+        from lorascope.sweep import Job, show_jobs
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        jobs = []
+        everywhere = set.intersection(*map(set, job_overrides))
+        for overrides in job_overrides:
+            words = " ".join(word for word in overrides if word not in everywhere) or "as it is"
+            try:
+                composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+                hydra = composed.hydra
+                with open_dict(composed):
+                    del composed["hydra"]  # as a job sees it
+                jobs.append(Job(words, to_run_config(composed, hydra.runtime.choices, config_folders(hydra))))
+            except LorascopeError as error:
+                jobs.append(Job(words, None, error))
+        if len(jobs) > 1:
+            show_jobs(jobs)
+        return super().launch(job_overrides, initial_job_idx)
