@@ -1,0 +1,78 @@
+"""Runs of one `-m`: planned before the first, sharing a base, each the same as alone."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers import run_train
+from lorascope.compose import compose
+from lorascope.records.store import load_runs
+from lorascope.run import execute
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """How often a base was loaded."""
+    import lorascope.session as sessions
+
+    load, seen = sessions.load_base, []
+
+    def counting(config):
+        seen.append(str(config.quantization.scheme))
+        return load(config)
+
+    monkeypatch.setattr(sessions, "load_base", counting)
+    return seen
+
+
+def test_a_sweep_loads_its_base_once_and_its_runs_are_those_of_single_commands(
+    tiny_words, tmp_path, monkeypatch, loads
+):
+    words = [*tiny_words, "train.max_steps=3", "evaluation.forgetting.texts=0"]
+    assert run_train(monkeypatch, "-m", *words, "target=q_v,qv_ffn", "seed=1,2") == 0
+    assert loads == ["none"]
+    records, _ = load_runs(tmp_path / "runs")
+    for record in records:
+        own = [f"target={record.config['target']['name']}", f"seed={record.config['seed']}"]
+        again = execute(compose([*words, *own, f"runs_dir={tmp_path / 'alone'}"]))
+        assert again.metrics == record.metrics
+        files = [
+            load_file(tmp_path / folder / record.name / "adapter" / "adapter_model.safetensors")
+            for folder in ("runs", "alone")
+        ]
+        assert files[0].keys() == files[1].keys()
+        assert all(torch.equal(files[0][key], files[1][key]) for key in files[0])
+
+
+def test_all_runs_are_planned_before_the_first_and_done_ones_said(tiny_words, monkeypatch, capsys):
+    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    assert run_train(monkeypatch, *words, "target=q_v") == 0
+    capsys.readouterr()
+    assert run_train(monkeypatch, "-m", *words, "target=q_v,qkvo") == 0
+    out = capsys.readouterr().out
+    head, first, second = (next(line for line in out.splitlines() if word in line)
+                           for word in ("2 runs", "target=q_v ", "target=qkvo "))  # fmt: skip
+    assert "1 done" in head
+    assert first.split()[1] == "1,792"
+    assert first.rstrip().endswith("done")
+    assert second.split()[1] == "3,584"
+    assert out.index(second) < out.index("This run is done")
+
+
+def test_a_run_that_cannot_be_is_said_before_the_first_and_the_others_are_made(tiny_words, monkeypatch, capsys):
+    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    assert run_train(monkeypatch, "-m", *words, "target=q_v", "target.layers=all,0-9") != 0
+    out = capsys.readouterr().out
+    assert "1 cannot be run" in out
+    told = next(line for line in out.splitlines() if line.startswith("target.layers=0-9"))
+    assert "out of range" in told
+    assert out.index(told) < out.index("base eval loss")
+    assert [str(record.status) for record in load_runs(compose(tiny_words).runs_dir)[0]] == ["done"]
+
+
+def test_a_sweep_over_bases_loads_each_once(tiny_words, monkeypatch, loads):
+    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    assert run_train(monkeypatch, "-m", *words, "quantization=none,nf4", "target=q_v,qkvo") == 0
+    assert loads == ["none", "nf4"]
