@@ -13,6 +13,7 @@ from lorascope.compose import compose
 from lorascope.data.rows import Message, Row
 from lorascope.data.tokens import encode_row
 from lorascope.errors import LorascopeError, RunError
+from lorascope.evaluation.measure import Measure
 from lorascope.models.loading import load_base
 from lorascope.training.checkpoints import newest, write
 from lorascope.training.exact import restore_adapter
@@ -43,15 +44,12 @@ def test_a_pickle_among_the_weights_runs_nothing(tmp_path):
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "scheduler.pt"])
 def test_a_pickle_in_a_checkpoint_runs_nothing(tmp_path, tiny_words, monkeypatch, name):
     words = [*tiny_words, "train.save_steps=2"]
-    real = story._measure
 
-    def cut(model, data, base, title, out):
-        if title == "eval loss":
-            raise RunError("here", "cut after the training")
-        return real(model, data, base, title, out)
+    def cut(*_):
+        raise RunError("here", "cut after the training")
 
     with monkeypatch.context() as patch:
-        patch.setattr(story, "_measure", cut)
+        patch.setattr(Measure, "adapted", cut)
         with pytest.raises(RunError, match="cut"):
             story.execute(compose(words))
     (place,) = tmp_path.glob("runs/*/checkpoints")
