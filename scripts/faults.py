@@ -29,10 +29,21 @@ from typing import Any
 
 PATIENCE = 180  # seconds after which a run hangs
 KINDS = {
-    "fp32": ["model.dtype=float32", "quantization=none"],
-    "bf16": ["model.dtype=bfloat16", "quantization=none", "train.gradient_accumulation=2"],
-    "nf4": ["model.dtype=float32", "quantization=nf4"],
-    "packed": ["model.dtype=float32", "quantization=none", "train.packing=true", "train.max_length=256"],
+    "fp32": [
+        "model.dtype=float32",
+        "quantization=none",
+        "evaluation.forgetting.texts=2",
+        "evaluation.forgetting.tokens=8",
+    ],
+    "bf16": ["model.dtype=bfloat16", "quantization=none", "train.gradient_accumulation=2", "evaluation=none"],
+    "nf4": ["model.dtype=float32", "quantization=nf4", "evaluation=none"],
+    "packed": [
+        "model.dtype=float32",
+        "quantization=none",
+        "train.packing=true",
+        "train.max_length=256",
+        "evaluation=none",
+    ],
 }
 COMMON = [
     "model=hf", "model.name=tiny", "device=cpu", "dataset=airports", "dataset.max_train_samples=72",
