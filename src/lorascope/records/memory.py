@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ def reset_peak(device: str) -> None:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError, AttributeError):
+        # what was freed and kept by the allocator counts as the process's still
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError):
         CLEAR.write_text("5")  # Linux: VmHWM starts again at what is resident now
 
