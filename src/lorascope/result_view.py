@@ -25,11 +25,12 @@ def show_result(out: Console, record: RunRecord, folder: Path) -> None:
     )
     others = {name: entry for name, entry in record.metrics.items() if name not in ("eval_loss", "train_loss")}
     if others:
-        out.print(_table(others))
+        show_metrics(out, others)
     out.print(f"record  {folder / 'run.json'}")
 
 
-def _table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+def show_metrics(out: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each metric, as a record keeps it."""
     table = Table(box=None, pad_edge=False)
     for title in ("metric", "value", "95 % over items", "base", "without a model", "items", ""):
         table.add_column(title, justify="left" if title in ("metric", "without a model", "") else "right")
@@ -40,7 +41,7 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
         told = f"{entry['unit']}, {entry['better']} is better"
         cells = (name, _short(entry["value"]), interval, base, trivial or "-", f"{entry.get('items', '-')}", told)
         table.add_row(*map(Text, cells))
-    return table
+    out.print(table)
 
 
 def _short(value: float) -> str:
