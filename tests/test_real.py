@@ -41,7 +41,8 @@ def test_qv_ffn_learns_home_intents_in_4_bit(tmp_path):
         compose(
             [
                 "target=qv_ffn", "quantization=nf4", "dataset.max_train_samples=64", "dataset.max_eval_samples=24",
-                "train.warmup_ratio=0", "logger=none", f"runs_dir={tmp_path}",
+                "train.warmup_ratio=0", "logger=none", f"runs_dir={tmp_path}", "evaluation.max_samples=4",
+                "evaluation.forgetting.texts=2", "evaluation.forgetting.tokens=8",
             ]
         )
     )  # fmt: skip
