@@ -38,6 +38,7 @@ def tiny_words(tiny: Path, tmp_path: Path) -> list[str]:
         "dataset.max_eval_samples=10",
         "train.batch_size=4",
         "logger=none",
+        "evaluation=none",
         f"runs_dir={tmp_path / 'runs'}",
     ]
 

@@ -319,7 +319,7 @@ def test_on_four_bits_evaluation_leaves_the_weights_and_the_training_as_they_are
 def test_the_best_checkpoint_stays_when_it_was_asked_for_and_no_other(tiny_words, tmp_path):
     """A rate far too high: the loss rises after its best step."""
     words = [*tiny_words, "train.learning_rate=0.3", "train.scheduler=constant", "train.epochs=4", "train.eval_steps=2"]
-    kept, folder = run(*words, "train.keep_best=true", "evaluation=none")
+    kept, folder = run(*words, "train.keep_best=true")
     losses = {
         row["step"]: row["eval_loss"]
         for row in map(json.loads, (folder / "history.jsonl").read_text().splitlines())
@@ -328,7 +328,7 @@ def test_the_best_checkpoint_stays_when_it_was_asked_for_and_no_other(tiny_words
     best = min(losses, key=losses.get)
     assert kept.metrics["best_eval_loss"]["value"] == losses[best]
     assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"checkpoint-{best}"]
-    gone, other = run(*words, "train.save_steps=2", "evaluation=none", f"runs_dir={tmp_path / 'other'}")
+    gone, other = run(*words, "train.save_steps=2", f"runs_dir={tmp_path / 'other'}")
     assert not (other / "checkpoints").exists()
     assert "best_eval_loss" not in gone.metrics
 

@@ -30,7 +30,7 @@ def loads(monkeypatch):
 def test_a_sweep_loads_its_base_once_and_its_runs_are_those_of_single_commands(
     tiny_words, tmp_path, monkeypatch, loads
 ):
-    words = [*tiny_words, "train.max_steps=3", "evaluation.forgetting.texts=0"]
+    words = [*tiny_words, "train.max_steps=3"]
     assert run_train(monkeypatch, "-m", *words, "target=q_v,qv_ffn", "seed=1,2") == 0
     assert loads == ["none"]
     records, _ = load_runs(tmp_path / "runs")
@@ -47,7 +47,7 @@ def test_a_sweep_loads_its_base_once_and_its_runs_are_those_of_single_commands(
 
 
 def test_all_runs_are_planned_before_the_first_and_done_ones_said(tiny_words, monkeypatch, capsys):
-    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    words = [*tiny_words, "train.max_steps=1"]
     assert run_train(monkeypatch, *words, "target=q_v") == 0
     capsys.readouterr()
     assert run_train(monkeypatch, "-m", *words, "target=q_v,qkvo") == 0
@@ -62,7 +62,7 @@ def test_all_runs_are_planned_before_the_first_and_done_ones_said(tiny_words, mo
 
 
 def test_a_run_that_cannot_be_is_said_before_the_first_and_the_others_are_made(tiny_words, monkeypatch, capsys):
-    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    words = [*tiny_words, "train.max_steps=1"]
     assert run_train(monkeypatch, "-m", *words, "target=q_v", "target.layers=all,0-9") != 0
     out = capsys.readouterr().out
     assert "1 cannot be run" in out
@@ -73,6 +73,6 @@ def test_a_run_that_cannot_be_is_said_before_the_first_and_the_others_are_made(t
 
 
 def test_a_sweep_over_bases_loads_each_once(tiny_words, monkeypatch, loads):
-    words = [*tiny_words, "train.max_steps=1", "evaluation=none"]
+    words = [*tiny_words, "train.max_steps=1"]
     assert run_train(monkeypatch, "-m", *words, "quantization=none,nf4", "target=q_v,qkvo") == 0
     assert loads == ["none", "nf4"]

@@ -51,7 +51,8 @@ class Session:
     def _base_of(self, config: RunConfig) -> Base:
         key = _key(config.model, config.quantization, str(config.device))
         if self._base is None or key != self._key:
-            self.drop()
+            if self._base is not None:
+                self.drop()
             self._base = load_base(config)
             check_quantized(self._base.model, config.quantization.scheme)
             self._key = key
@@ -79,7 +80,8 @@ class Session:
         if name := self._seal.changed(self._base.model):
             warn(f"this run changed the base ({name}); the next one loads it anew")
             self.drop()
-        gc.collect()
+        else:
+            gc.collect()
 
     def drop(self) -> None:
         """Let go of the base."""
