@@ -1,4 +1,4 @@
-"""A study as its file tells it: arms, tasks, seeds, every run by name; `study.json` comes in and goes out. Never torch."""
+"""A study as its file tells it: arms, tasks, seeds, every run by name. Never loads torch."""
 
 from __future__ import annotations
 
