@@ -77,6 +77,13 @@ def _dataset_problems(dataset: DatasetConfig) -> Iterator[ConfigError]:
     if not 0 < dataset.eval_share < 1:
         share = dataset.eval_share
         yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
+    if dataset.validation_share is not None:
+        if not 0 < dataset.validation_share < 1:
+            what = f"{dataset.validation_share} is no share of the rows."
+            yield ConfigError("dataset.validation_share", what, "Take a number between 0 and 1.")
+        if dataset.streaming:
+            what = "rows that are streamed cannot be divided again."
+            yield ConfigError("dataset.validation_share", what, "Leave one out: dataset.streaming=false")
     for key in ("max_train_samples", "max_eval_samples"):
         yield from _at_least(f"dataset.{key}", getattr(dataset, key), 1, "leave it out for all rows")
 

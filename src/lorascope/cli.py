@@ -107,12 +107,16 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
                 config = dataclasses.replace(config, logger=logger)
             from lorascope.run import execute
             from lorascope.session import Session
+            from lorascope.terminal import quiet
 
             sweeps = hydra_config.mode is RunMode.MULTIRUN and os.getpid() == home
             if sweeps and not shared:
                 shared.append(Session())
-            execute(config, session=shared[0] if sweeps else None)
+            # of a study's run, its sweeper tells
+            execute(config, quiet() if composed.study.arms else None, shared[0] if sweeps else None)
         except LorascopeError as error:
+            if composed.study.arms and hydra_config.mode is RunMode.MULTIRUN:
+                raise
             _complain(str(error))
             if os.getpid() != home:
                 raise

@@ -42,6 +42,8 @@ OPEN_KEYS = (
     "model.roles",
     "target.modules",
     "target.budget_strategy",
+    "study.arms",
+    "study.tasks",
 )  # names that a source or library decides
 
 
@@ -141,6 +143,8 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     for group in NAMED_GROUPS:
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
+    if config.study.arms:
+        config.study.name = config.study.name or str(choices.get("experiment") or "study")
     _find_budget(config.target, folders)
     _find_parts(config.dataset, folders)
     check(config)

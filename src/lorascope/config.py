@@ -157,6 +157,7 @@ class DatasetConfig:
     labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
     metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function
     parts: dict[str, Any] = field(default_factory=dict)  # of a mixture: name -> weight, or weight and settings
+    validation_share: float | None = None  # this share of the train half is judged, not the eval half: to tune by
     content: str | None = None  # hash of the files, filled in when they are found
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
@@ -314,6 +315,51 @@ class LoggerConfig:
     trackio: TrackioConfig = field(default_factory=TrackioConfig)
 
 
+class Execution(StrEnum):
+    """Where the runs of a sweep or study are made."""
+
+    shared = "shared"  # one after another in this process, over one base
+    processes = "processes"  # one after another, each in a process of its own
+
+
+@dataclass(kw_only=True)
+class TaskConfig:
+    """What the arms of a study are compared on, and by which of its metrics."""
+
+    words: str = ""  # the overrides that make it: dataset=airports dataset.options.facts=100
+    metric: str = "eval_loss"  # decides the verdict
+    margin: float = 0.0  # a difference below this does not matter, in the metric's unit; 0: nothing is equivalent
+
+
+@dataclass(kw_only=True)
+class PilotConfig:
+    """How each arm of a study finds its learning rate, on a share of the train half that it does not learn from."""
+
+    points: int = 5  # rates at first, a factor of two apart, around train.learning_rate; 0: no pilot, one rate for all
+    shares: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0])  # of a training; after each, half are left
+    extend: int = 3  # rates beyond the grid on either side, where the best is at its edge
+    validation_share: float = 0.15  # of the train half
+    seed: int = 1000  # none of the study's
+
+
+@dataclass(kw_only=True)
+class StudyConfig:
+    """A study: arms on tasks over paired seeds. Without arms there is none."""
+
+    name: str | None = None
+    title: str = ""
+    arms: dict[str, str] = field(default_factory=dict)  # name -> the overrides that make it: target=q_v
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)  # the composed data set alone, where none is named
+    reference: str | None = None  # the arm that the others are compared with; the first one, if it is not said
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    budget: str | None = None  # every arm's ranks are scaled to this number of parameters, or to this arm's
+    same_rank: bool = False  # beside the matched arms, also as their ranks are
+    axes: list[str] = field(default_factory=list)  # settings besides target.* in which arms may differ
+    level: float = 0.05  # false verdicts, at most
+    pilot: PilotConfig = field(default_factory=PilotConfig)
+    retry: bool = False  # try again what failed
+
+
 @dataclass(kw_only=True)
 class RunConfig:
     """Everything that one run depends on."""
@@ -331,6 +377,8 @@ class RunConfig:
     dry_run: bool = False
     overwrite: bool = False
     resume: Resume = Resume.auto
+    execution: Execution = Execution.shared
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,9 @@ from lorascope.config import RunConfig
 from lorascope.errors import LorascopeError
 from lorascope.terminal import console, waiting
 from lorascope.wording import megabytes
+
+if TYPE_CHECKING:
+    from lorascope.targets.plan import TargetPlan
 
 
 @dataclass
@@ -57,29 +60,55 @@ def _state(job: Job) -> str:
     return "done" if job.done else ""
 
 
-def _look_at(job: Job, models: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Look:
+    """What a run would train and take; or why it cannot be."""
+
+    plan: TargetPlan | None = None  # None where the base's weights decide
+    memory: int | None = None
+    error: LorascopeError | None = None
+
+
+def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
+    """Plan a run; nothing is loaded.
+
+    Args:
+        config: resolved.
+        models: those that were read before, by their settings; more are put in.
+    """
     from lorascope.estimate.memory import estimate_memory
-    from lorascope.models.device import resolve
     from lorascope.models.quiet import hush
-    from lorascope.records.store import find_done
-    from lorascope.run import pinned
     from lorascope.targets.module_map import read_model
     from lorascope.targets.plan import plan_targets
 
-    if job.config is None:
-        return
     try:
         hush()
-        config = resolve(job.config)
-        config = dataclasses.replace(config, dataset=pinned(config.dataset))
-        job.done = not config.overwrite and find_done(config) is not None
         key = str(config.model)
         if key not in models:
             models[key] = read_model(config.model)
         modules, shapes = models[key]
-        if config.target.auto.method is None:
-            plan = plan_targets(config.target, modules)
-            job.parameters = plan.trainable_parameters
-            job.memory = estimate_memory(config, shapes, plan).total
+        if config.target.auto.method is not None:
+            return Look()
+        plan = plan_targets(config.target, modules)
+        return Look(plan, estimate_memory(config, shapes, plan).total)
+    except LorascopeError as error:
+        return Look(error=error)
+
+
+def _look_at(job: Job, models: dict[str, Any]) -> None:
+    from lorascope.models.device import resolve
+    from lorascope.records.store import find_done
+    from lorascope.run import pinned
+
+    if job.config is None:
+        return
+    try:
+        config = resolve(job.config)
+        config = dataclasses.replace(config, dataset=pinned(config.dataset))
+        job.done = not config.overwrite and find_done(config) is not None
     except LorascopeError as error:
         job.error = error
+        return
+    look = look_at(config, models)
+    job.error, job.memory = look.error, look.memory
+    job.parameters = look.plan.trainable_parameters if look.plan else None

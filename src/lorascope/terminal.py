@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,29 @@ WIDTH = 118  # of what is piped into a file, where rich would assume 80
 def console() -> Console:
     """The terminal, or whatever stands in for it."""
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def quiet() -> Console:
+    """For what somebody else tells."""
+    return Console(quiet=True)
+
+
+# told of every bar's progress: title, steps, of how many, note
+Listener = Callable[[str, int, int, str], None]
+_listeners: list[Listener] = []
+_told: list[set[str]] = []
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Inside, somebody else shows what bars would, and a notice that was given is not given again."""
+    _listeners.append(listener)
+    _told.append(set())
+    try:
+        yield
+    finally:
+        _listeners.pop()
+        _told.pop()
 
 
 class Bar:
@@ -49,6 +72,8 @@ class Bar:
         self.done += steps
         self.note = self.note if note is None else note
         self.bar.update(self.task, completed=self.done, note=self.note)
+        for listener in _listeners:
+            listener(self.title, self.done, self.total, self.note)
         if tell and self.done * 4 // self.total > self.told:
             self._tell()
 
@@ -71,4 +96,8 @@ def waiting(out: Console, what: str) -> Iterator[None]:
 
 def warn(text: Any) -> None:
     """A notice that does not end the run."""
+    if any(str(text) in told for told in _told):
+        return
+    for told in _told:
+        told.add(str(text))
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]note[/]  {text}")

@@ -1,15 +1,21 @@
 """The launcher of `-m` on one machine: all runs are composed, checked and planned, then made one after another.
 
-They share this process, and with it the base that `lorascope.session` lends them.
+They share this process, and with it the base that `lorascope.session` lends them; or, with `execution=processes`, each
+has a process of its own.
 """
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
+
+ENTRY = "from lorascope.cli import train; train()"
 
 
 @dataclass
@@ -20,6 +26,10 @@ class SharedBaseConf:
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="shared_base", node=SharedBaseConf, provider="lorascope")
+
+
+class ProcessFailedError(Exception):
+    """A run's own process ended badly; what was wrong it has said itself."""
 
 
 class SharedBaseLauncher(BasicLauncher):
@@ -47,4 +57,27 @@ class SharedBaseLauncher(BasicLauncher):
                 jobs.append(Job(words, None, error))
         if len(jobs) > 1:
             show_jobs(jobs)
+        if self.config.execution == "processes":
+            return [self._in_a_process(overrides) for overrides in job_overrides]
         return super().launch(job_overrides, initial_job_idx)
+
+    def _in_a_process(self, overrides: Sequence[str]) -> JobReturn:
+        """Make one run as its own command would."""
+        assert self.config is not None
+        hydra = self.config.hydra
+        own = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
+        folders = [one.path for one in hydra.runtime.config_sources if one.provider == "command-line"]
+        said = [word for folder in folders for word in ("--config-dir", folder)]
+        group = self.config.logger.group or Path(hydra.sweep.dir).name
+        words = [*overrides, *own, "hydra.mode=RUN", f"logger.group={group}"]
+        process = subprocess.Popen([sys.executable, "-c", ENTRY, *said, *words])
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # or another signal; a terminal tells the run too, a scheduler this process alone
+            process.terminate()
+            process.wait()
+            raise
+        result = JobReturn(overrides=overrides, status=JobStatus.FAILED if code else JobStatus.COMPLETED)
+        if code:
+            result.return_value = ProcessFailedError(f"its process ended with exit code {code}")
+        return result

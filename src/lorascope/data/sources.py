@@ -18,6 +18,7 @@ from lorascope.data.halves import said
 from lorascope.data.mixture import parts_of
 from lorascope.data.rows import Rows
 from lorascope.data.shapes import check_fields, classes
+from lorascope.data.split import validated
 from lorascope.errors import ConfigError, DataError
 
 # source -> module with `load(**options) -> Rows`, and the packages that it reads
@@ -153,6 +154,8 @@ def load_rows(dataset: DatasetConfig) -> Rows:
     load = _loader(dataset.source)
     rows = load(dataset) if dataset.source in BY_PATH | MIXED else load(**dataset.options)
     rows = rows.capped(dataset.max_train_samples, dataset.max_eval_samples)
+    if dataset.validation_share is not None:
+        rows = validated(rows, dataset.validation_share)
     for half, found in (("train", rows.train), ("eval", rows.eval)):
         if not found:
             raise DataError(f"dataset={dataset.name}", f"no {half} rows are left.", "Loosen dataset.options.")

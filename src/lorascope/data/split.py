@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lorascope.config import DatasetConfig
-from lorascope.data.rows import Row
+from lorascope.data.rows import Row, Rows
 from lorascope.errors import DataError
+
+MANY_GROUPS = 20
 
 
 def split_rows(rows: Sequence[Row], eval_share: float, *, by_group: bool) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
@@ -25,6 +28,32 @@ def split_rows(rows: Sequence[Row], eval_share: float, *, by_group: bool) -> tup
     evaluation = tuple(row for row in rows if id(row) not in kept)
     require_halves(train, evaluation, rows if by_group else len(rows), eval_share)
     return train, evaluation
+
+
+def validated(rows: Rows, share: float) -> Rows:
+    """A share of the train half in the eval half's place, so that what is tuned never saw what judges it.
+
+    By group where the train rows have many groups (templates, books), else by prompt; the further sets are left out.
+
+    Raises:
+        DataError: when a half stays empty.
+    """
+    groups = {row.group for row in rows.train}
+    by_group = len(groups) >= MANY_GROUPS
+
+    def is_validation(row: Row) -> bool:
+        # another hash than the split's own, which has left no train row with a small one
+        return _held_out("validation\n" + (row.group if by_group else row.prompt), share)
+
+    train = tuple(row for row in rows.train if not is_validation(row))
+    held = tuple(row for row in rows.train if is_validation(row))
+    for half, found in (("train", train), ("validation", held)):
+        if not found:
+            what = f"no {half} row comes out of {len(rows.train)} train rows."
+            raise DataError(f"dataset.validation_share={share}", what, "Choose another share.")
+    by = "groups" if by_group else "prompts"
+    split = f"a share of {share:g} of the train half's {by} in place of the eval half, by hash"
+    return replace(rows, train=train, eval=held, probes={}, split=split)
 
 
 def require_halves(train: Sequence[Row], evaluation: Sequence[Row], of: Sequence[Row] | int, eval_share: float) -> None:

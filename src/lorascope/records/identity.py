@@ -11,7 +11,7 @@ from lorascope.config import RunConfig, as_dict
 from lorascope.records.redact import redact
 
 # settings that change what is shown or where it is kept, not what is trained
-ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume")
+ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume", "execution", "study")
 SAVING = ("save_steps", "save_minutes", "keep_best")
 
 

@@ -168,6 +168,20 @@ def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]
     return records, list(damaged)
 
 
+def is_at_work(folder: Path) -> bool:
+    """Whether a process holds this run's folder now."""
+    try:
+        import fcntl
+
+        with (folder / ".lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # Windows has no flock; or nobody ever was
+        return False
+    return False
+
+
 def _claim(lock: int, folder: Path) -> None:
     """Hold the folder while this process lives; the system lets go of it, however the process ends."""
     try:

@@ -1,0 +1,98 @@
+"""The sweeper of `-m`: a study where there are arms, else Hydra's own product of all choices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobStatus
+from omegaconf import open_dict
+
+if TYPE_CHECKING:
+    from lorascope.config import RunConfig
+
+# what a study sets for each of its runs
+ITS_OWN = ("target", "seed")
+
+
+@dataclass
+class StudyConf:
+    """What Hydra makes the sweeper of."""
+
+    _target_: str = "hydra_plugins.lorascope_sweeper.study.StudySweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = field(default_factory=dict)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudyConf, provider="lorascope")
+
+
+class StudySweeper(BasicSweeper):
+    """Hands batches of a study's runs to any launcher."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Make the study, or without arms the sweep."""
+        assert self.config is not None
+        if not self.config.study.arms:
+            return super().sweep(arguments)
+        from lorascope.conduct.conductor import conduct
+
+        self._refuse(arguments)
+        self.arguments = arguments
+        self.jobs = 0
+        conduct(self.compose([]), self)
+        return []
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the launcher makes one run after another in any case."""
+        from hydra_plugins.lorascope_launcher.shared_base import SharedBaseLauncher
+
+        return isinstance(self.launcher, SharedBaseLauncher)
+
+    def compose(self, words: Sequence[str]) -> "RunConfig":
+        """The config of the command's words and these, as a job sees it."""
+        from lorascope.compose import config_folders, to_run_config
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        loader = self.hydra_context.config_loader
+        composed = loader.load_sweep_config(self.config, [*self.arguments, *words])
+        hydra = composed.hydra
+        with open_dict(composed):
+            del composed["hydra"]
+        return to_run_config(composed, hydra.runtime.choices, config_folders(hydra))
+
+    def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
+        """Make the runs; the reason for each that failed."""
+        assert self.launcher is not None
+        jobs = [[*self.arguments, *words] for words in batch]
+        results = self.launcher.launch(jobs, initial_job_idx=self.jobs)
+        self.jobs += len(jobs)
+        return [None if one.status is JobStatus.COMPLETED else _reason(one) for one in results]
+
+    def _refuse(self, arguments: list[str]) -> None:
+        """Refuse sweeps and settings that the study makes itself.
+
+        Raises:
+            ConfigError: for the first of these.
+        """
+        from lorascope.errors import ConfigError
+
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        for one in parser.parse_overrides(arguments):
+            key = one.get_key_element().lstrip("+~")
+            if one.is_sweep_override():
+                remedy = "Give it one value, or make arms of it: study.arms='{NAME: \"WORDS\", …}'"
+                raise ConfigError(key, "is swept, and a study sweeps its own arms, rates and seeds.", remedy)
+            if key in ITS_OWN:
+                remedy = "Set study.arms or study.seeds, or leave the study out."
+                raise ConfigError(key, "is set by the study for each of its runs.", remedy)
+
+
+def _reason(result: Any) -> str:
+    error = result._return_value  # the property would print and raise it
+    return str(error).partition("\n")[0] or type(error).__name__

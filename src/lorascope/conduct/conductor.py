@@ -1,0 +1,231 @@
+"""One study, the whole story: arms planned, rates found, fresh seeds run, a report written.
+
+All that is decided follows from the records of its runs, so the same command goes on wherever it was cut, and several
+processes may work at one study: each takes the runs that no other holds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+
+from lorascope.conduct.design import Cell, Design, design
+from lorascope.conduct.forecast import show_runs
+from lorascope.conduct.overview import show_study
+from lorascope.conduct.pilot import Trial, choice, expected, next_trials
+from lorascope.conduct.planned import Planned, Planner, State, state_of
+from lorascope.conduct.progress import Progress
+from lorascope.config import RunConfig
+from lorascope.errors import RunError
+from lorascope.interrupts import stop_if_asked
+from lorascope.studies.study import Study, read_study, write_study
+from lorascope.terminal import console
+
+POLL = 2.0  # seconds between two looks at a run that another process holds
+
+
+class Door(Protocol):
+    """What makes configs of words, and runs of them."""
+
+    one_by_one: bool  # runs are made in this process or wait for each other: they may be handed over singly
+
+    def compose(self, words: Sequence[str]) -> RunConfig:
+        """The config of the command's words and these."""
+
+    def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
+        """Make runs of the command's words and each of these; the reason for each that failed."""
+
+
+def conduct(config: RunConfig, door: Door, out: Console | None = None) -> None:
+    """Make a study, go on with it, or find it done.
+
+    Args:
+        config: of the command, without arms and seeds; `config.study` decides.
+        door: to Hydra.
+        out: where to show what happens; the terminal by default.
+
+    Raises:
+        ConfigError: for settings that make no study.
+        RunError: at the end, when runs failed.
+    """
+    out = out or console()
+    made = design(config.study, door.compose)
+    Conductor(config, made, door, out).run()
+
+
+@dataclass
+class Conductor:
+    """A study at work."""
+
+    config: RunConfig
+    design: Design
+    door: Door
+    out: Console
+    failed: dict[str, str] = field(default_factory=dict)  # title -> reason
+    rates: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> arm -> rate
+    notes: list[str] = field(default_factory=list)
+    planned: dict[str, Planned] = field(default_factory=dict)  # by name
+    known: dict[str, State] = field(default_factory=dict)  # how runs ended
+
+    def __post_init__(self) -> None:
+        self.planner = Planner(self.door.compose)
+        self.settings = self.config.study
+        self.folder = Path(self.config.runs_dir).expanduser()
+        self.progress = Progress(self.out)
+
+    def run(self) -> None:
+        """The story."""
+        runs = show_study(self.out, self.config, self.design, self.planner)
+        if self.config.dry_run:
+            show_runs(self.out, self.design, self.planner, self.settings, runs)
+            self.out.print("Nothing was run (dry_run=true).")
+            return
+        cells = [cell for cell in self.design.cells if (cell.task.name, cell.arm.name) not in runs.refused]
+        self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in runs.refused.items()}
+        finals = len(self.settings.seeds)
+        pilot = self._pilot_cost(cells) if self.settings.pilot.points else 0.0
+        self.progress.left = len(cells) * finals + pilot
+        began = time.perf_counter()
+        with self.progress:
+            if self.settings.pilot.points:
+                self._pilot(cells)
+            self._finals(cells)
+        self._write(finished=True)
+        self._end(time.perf_counter() - began)
+
+    def _pilot_cost(self, cells: Sequence[Cell]) -> float:
+        return len(cells) * expected(self.settings.pilot)
+
+    def _pilot(self, cells: Sequence[Cell]) -> None:
+        """A rate for every cell, by rounds, so that each round is one batch."""
+        losses: dict[int, dict[Trial, float]] = {id(cell): {} for cell in cells}
+        settings = self.settings.pilot
+        while True:
+            runs = {
+                (id(cell), trial): self.planner.trial(cell, settings, trial)
+                for cell in cells
+                for trial in next_trials(settings, losses[id(cell)])
+            }
+            if not runs:
+                break
+            self._make(list(runs.values()))
+            for (cell, trial), run in runs.items():
+                losses[cell][trial] = self.known[run.entry.name].loss
+        for cell in cells:
+            found = choice(settings, losses[id(cell)])
+            where = f"{cell.task.name}, {cell.arm.name}"
+            if found.note:
+                self.notes.append(f"{where}: {found.note}")
+            if found.step is not None:
+                rate = Trial(0, found.step).rate(cell.config.train.learning_rate)
+                self.rates.setdefault(cell.task.name, {})[cell.arm.name] = rate
+        self._tell_rates()
+
+    def _tell_rates(self) -> None:
+        for task, rates in self.rates.items():
+            told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+            self.out.print(f"[bold]rates[/]    {escape(task)}: {escape(told)}")
+        for note in self.notes:
+            self.out.print(f"[yellow]note[/]  {escape(note)}")
+
+    def _finals(self, cells: Sequence[Cell]) -> None:
+        """Every seed of every arm at its own rate: seed by seed, so that a study that is cut holds whole pairs."""
+        piloted = bool(self.settings.pilot.points)
+        runs = []
+        for seed in self.settings.seeds:
+            for cell in cells:
+                rate = self.rates.get(cell.task.name, {}).get(cell.arm.name)
+                if rate is not None or not piloted:
+                    runs.append(self.planner.final(cell, seed, rate))
+        self._make(runs)
+
+    def _make(self, runs: Sequence[Planned]) -> None:
+        """Make what is not made, and wait for what other processes hold."""
+        self.planned |= {run.entry.name: run for run in runs}
+        self._write()
+        waiting = list(dict.fromkeys(run.entry.name for run in runs if run.entry.name not in self.known))
+        while waiting := [name for name in waiting if name not in self.known]:
+            queued = []
+            for name in waiting:
+                state = state_of(self.planned[name])
+                if state.status == "done" or (state.status == "failed" and not self._tries_again(name)):
+                    self._ended(name, state, None)
+                elif state.status != "running":
+                    queued.append(name)
+            if queued:
+                self._launch(queued[:1] if self.door.one_by_one else queued)
+            elif any(name not in self.known for name in waiting):
+                stop_if_asked()
+                time.sleep(POLL)
+
+    def _tries_again(self, name: str) -> bool:
+        return self.settings.retry and name not in self.known
+
+    def _launch(self, names: Sequence[str]) -> None:
+        began = time.perf_counter()
+        runs = [self.planned[name] for name in names]
+        self.progress.begin(runs[0])
+        reasons = self.door.launch([run.words for run in runs])
+        seconds = (time.perf_counter() - began) / len(runs)
+        for run, reason in zip(runs, reasons, strict=True):
+            state = state_of(run)
+            if state.status == "running":
+                continue  # another process was faster
+            if state.status != "done":
+                state = State("failed", state.record, state.reason or reason or "ended without a record")
+            self._ended(run.entry.name, state, seconds)
+
+    def _ended(self, name: str, state: State, seconds: float | None) -> None:
+        run = self.planned[name]
+        self.known[name] = state
+        if state.status == "failed":
+            self.failed[run.title] = state.reason
+        self.progress.end(run, state, seconds)
+
+    def _write(self, *, finished: bool = False) -> None:
+        """What is known so far, for whoever follows."""
+        config, now = self.config, datetime.now(UTC).isoformat(timespec="seconds")
+        study = Study(
+            name=str(config.study.name),
+            title=config.study.title,
+            command=" ".join(["python train.py", *sys.argv[1:]]),
+            started=self._started() or now,
+            seeds=list(config.study.seeds),
+            reference=self.design.reference,
+            level=config.study.level,
+            views=self.design.views,
+            arms=self.design.arms,
+            tasks=self.design.tasks,
+            runs=[run.entry for run in self.planned.values()],
+            rates=self.rates,
+            notes=self.notes,
+            finished=now if finished else None,
+        )
+        write_study(study, self.folder)
+
+    def _started(self) -> str | None:
+        try:
+            return read_study(self.folder).started
+        except RunError:
+            return None
+
+    def _end(self, seconds: float) -> None:
+        """The report; then what failed, as an error."""
+        from lorascope.studies.study_report import write_report
+
+        write_report(self.folder, self.out)
+        if self.failed:
+            lines = "\n    ".join(f"{title}: {reason}" for title, reason in self.failed.items())
+            raise RunError(
+                str(self.folder),
+                f"{len(self.failed)} of its runs failed:\n    {lines}",
+                "The others are in the report. study.retry=true tries them again.",
+            )
