@@ -56,8 +56,8 @@ def contrasts(values: Values, reference: str, *, better: str, margin: float, lev
     """Every other arm against the reference, in the order of `values`: one family, one task, one view.
 
     The chance of any false verdict among them is at most `level`: better or worse where the true difference is none or
-    of the other sign, equivalent where it is as large as the margin (`verdicts` says why). Like every t test it rests on
-    differences between seeds that are about normal. Arms with fewer than five common seeds get no verdict.
+    of the other sign, equivalent where it is as large as the margin (`verdicts` says why). As with every t test,
+    differences between seeds should be about normal. Arms with fewer than five common seeds get no verdict.
 
     Differences that are the same in every seed have no variance to divide by; then the tests' limit is taken: a p of 0
     where they are not 0 (or all smaller than the margin), else of 1.
