@@ -3,8 +3,8 @@
     python scripts/check_report.py [runs/STUDY/report.html] [--screenshots FOLDER]
 
 Without a page it makes one out of a study with hostile names (tests/studies/made_studies.py). It fails on a message of
-the console, on a request for anything but the page, on a page that is wider than the window, and on a text that its chart
-cuts off; where there is no Chromium, it says so and passes.
+the console, on a request for anything but the page, on a page that is wider than the window, and on a text that its
+chart cuts off; where there is no Chromium, it says so and passes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
