@@ -47,8 +47,8 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
         f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
     )
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: tick(value)))
     axes.set_xlabel("trainable parameters")
     axes.set_ylabel("eval loss (nats/token, lower is better)")
     axes.grid(alpha=0.3, which="both")
@@ -66,7 +66,7 @@ def _is_number(loss: float | None) -> bool:
     return loss is not None and math.isfinite(loss)
 
 
-def _tick(parameters: float) -> str:
+def tick(parameters: float) -> str:
     """A number of parameters on the axis: 500K, 1.2M."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if parameters >= size:

@@ -56,12 +56,17 @@ def _warn_of_differences(out: Console, records: Sequence[RunRecord]) -> None:
             f"[yellow]note[/]  {len(fingerprints)} different fingerprints: these runs differ in data, base, number "
             "format or kernels, so their losses are not comparable as they stand."
         )
+    if mixed := differing_versions(records):
+        out.print(f"[yellow]note[/]  versions differ among these runs: {escape('; '.join(mixed))}")
+
+
+def differing_versions(records: Sequence[RunRecord]) -> list[str]:
+    """The packages of which the runs had more than one version, each with them."""
     found: dict[str, set[str]] = {}
     for record in records:
         for package, version in flat(record.environment.get("packages", {})).items():
             found.setdefault(package, set()).add(str(version))
-    if mixed := [f"{package} {', '.join(sorted(known))}" for package, known in found.items() if len(known) > 1]:
-        out.print(f"[yellow]note[/]  versions differ among these runs: {escape('; '.join(mixed))}")
+    return [f"{package} {', '.join(sorted(known))}" for package, known in found.items() if len(known) > 1]
 
 
 def count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import sys
@@ -99,7 +100,7 @@ def _row(record: RunRecord) -> Row:
         "dataset": setting(record, "dataset.name"),
         "seed": setting(record, "seed"),
         "quantization": setting(record, "quantization.scheme"),
-        "ranks": _ranks(record.plan.get("modules", [])),
+        "ranks": ranks_of(record.plan.get("modules", [])),
         "learning_rate": setting(record, "train.learning_rate"),
         "trainable_parameters": record.plan.get("trainable_parameters"),
         "trainable_percent": record.plan.get("trainable_percent"),
@@ -116,7 +117,7 @@ def _row(record: RunRecord) -> Row:
     }
 
 
-def _ranks(modules: list[dict[str, Any]]) -> str:
+def ranks_of(modules: list[dict[str, Any]]) -> str:
     """The ranks that occur, highest first: 8/4."""
     return "/".join(str(rank) for rank in sorted({module.get("rank") or 0 for module in modules} - {0}, reverse=True))
 
@@ -185,6 +186,13 @@ def write_csv(rows: Sequence[Row], file: str) -> None:
             _csv(rows, out)
     except OSError as error:
         raise RunError(file, f"cannot be written: {error.strerror}.", "Choose a place: --csv FILE") from error
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """The same as a text."""
+    out = io.StringIO()
+    _csv(rows, out)
+    return out.getvalue()
 
 
 def _csv(rows: Sequence[Row], out: TextIO) -> None:

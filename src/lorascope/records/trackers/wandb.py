@@ -44,11 +44,20 @@ class Wandb:
         self.run = self._start(record)
         self._define(metrics)
         with data_below(folder):
-            modules = {"modules": table_of(self.run, record.plan, "modules")}
-            if self.held == NOTHING:
-                self.run.log(modules, step=0)
-            else:
-                self.run.summary.update(modules)
+            self._begin(record)
+
+    def _begin(self, record: RunRecord) -> None:
+        """What is told first."""
+        modules = {"modules": table_of(self.run, record.plan, "modules")}
+        if self.held == NOTHING:
+            self.run.log(modules, step=0)
+        else:
+            self.run.summary.update(modules)
+
+    def _words(self, record: RunRecord) -> dict[str, Any]:
+        """What the run is called and belongs to, and its config."""
+        group = record.config["logger"]["group"]
+        return {"name": record.name, "group": group, "tags": tags_of(record.config), "config": config_of(record)}
 
     def _start(self, record: RunRecord) -> Any:
         """The W&B run, offline when it cannot be online."""
@@ -73,10 +82,7 @@ class Wandb:
         resume = {} if self.mode == "online" else {"resume": None}  # else the steps of a file are moved when it is sent
         run = wandb.init(
             **self.identity | resume,
-            name=record.name,
-            group=record.config["logger"]["group"],
-            tags=tags_of(record.config),
-            config=config_of(record),
+            **self._words(record),
             dir=str(self.folder),
             mode=self.mode,
             reinit="create_new",
@@ -161,7 +167,12 @@ class Wandb:
         """The summary and the exit code; then `note` says whether W&B has all of it."""
         with suppress(TimeoutError, ConnectionError):
             self.run.summary.update(summary_of(record))
-            self.run.finish(exit_code=0 if record.status is Status.done else 1)
+        self.end(well=record.status is Status.done)
+
+    def end(self, *, well: bool) -> None:
+        """The exit code; then what W&B did not take is known."""
+        with suppress(TimeoutError, ConnectionError):
+            self.run.finish(exit_code=0 if well else 1)
         if self.mode == "online":
             session = Session(Path(self.run.settings.sync_file))
             if session.sent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,15 @@ def summary_of(record: RunRecord) -> dict[str, Any]:
 
 def table_of(run: Any, plan: Mapping[str, Any], key: str) -> Any:
     """The targeted modules as a `wandb.Table` of the W&B run, to be logged as `key`: a row each."""
+    return bound_table(run, plan["modules"], COLUMNS, key, 0)
+
+
+def bound_table(run: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: str, step: int) -> Any:
+    """These columns of the rows as a `wandb.Table`, to be logged as `key` at this step."""
     import wandb
 
-    table = wandb.Table(columns=list(COLUMNS), data=[[module[name] for name in COLUMNS] for module in plan["modules"]])
-    table.bind_to_run(run, key, 0)  # else W&B makes an artifact of it, and waits for its server without an end
+    table = wandb.Table(columns=list(columns), data=[[row[name] for name in columns] for row in rows])
+    table.bind_to_run(run, key, step)  # else W&B makes an artifact of it, and waits for its server without an end
     return table
 
 

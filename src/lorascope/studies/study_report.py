@@ -1,0 +1,108 @@
+"""The report of a study: its folder comes in; a table in the terminal, CSV, JSON, a picture and a page go out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from lorascope.errors import RunError
+from lorascope.studies.findings import Findings, as_dict, find, result_rows, run_rows
+from lorascope.studies.front import plot_fronts
+from lorascope.studies.page.page import page_of
+from lorascope.studies.rows import Row, csv_text
+from lorascope.studies.settings import plain, setting
+from lorascope.studies.study_view import show_study
+from lorascope.terminal import warn
+
+RESULTS, RUNS, JSON, PLOT, PAGE = "results.csv", "runs.csv", "report.json", "pareto.png", "report.html"
+
+
+def write_report(
+    folder: Path,
+    out: Console,
+    *,
+    mixed: bool = False,
+    html: Path | None = None,
+    csv: Path | None = None,
+    plot: Path | None = None,
+    tell: bool = False,
+) -> Findings:
+    """Show the table and write everything else into the study's folder, each file whole or not at all.
+
+    Args:
+        folder: the study's.
+        out: where the table is shown.
+        mixed: whether runs of differing fingerprints may be compared.
+        html: where the page goes, if elsewhere.
+        csv: where the results go, if elsewhere.
+        plot: where the picture goes, if elsewhere.
+        tell: whether W&B is told too, where the runs told it of themselves.
+
+    Raises:
+        RunError: when there is no study, or a file cannot be written.
+    """
+    found = find(folder, mixed=mixed)
+    show_study(out, found)
+    page, results, picture = html or folder / PAGE, csv or folder / RESULTS, plot or folder / PLOT
+    rows = [(results, result_rows(found)), (folder / RUNS, run_rows(found))]
+    written = [write_rows(rows_, file) for file, rows_ in rows if rows_]
+    written.append(write_text(folder / JSON, json.dumps(plain(as_dict(found)), indent=1) + "\n"))
+    whole = page_of(found)
+    written.append(write_text(page, whole))
+    if drawn := plot_fronts(found.comparisons, found.study.tasks, picture):
+        written.append(drawn)
+    out.print()
+    out.print(Text(_places(written, folder)), soft_wrap=True)
+    if tell and (note := _tell(found, whole)):
+        out.print(Text(note), soft_wrap=True)
+    return found
+
+
+def _tell(found: Findings, page: str) -> str:
+    """Tell W&B, if a run's logger did; a line that says where it can be seen."""
+    from lorascope.records.trackers.wandb_study import tell_study
+
+    record = next((one for one in found.records.values() if setting(one, "logger.wandb.enabled")), None)
+    rows = plain(result_rows(found))
+    if record is None or not rows:
+        return ""
+    study = plain(as_dict(found)["study"])
+    verdicts = {f"{row['view']}/{row['task']}/{row['arm']}": row["verdict"] for row in rows}
+    return tell_study(record, found.folder, study, rows, page, {"verdict": verdicts}, warn)
+
+
+def write_rows(rows: Sequence[Row], file: Path) -> Path:
+    """The rows as CSV.
+
+    Raises:
+        RunError: when the file cannot be written.
+    """
+    return write_text(file, csv_text(rows))
+
+
+def write_text(file: Path, text: str) -> Path:
+    """Replace a file in one step.
+
+    Raises:
+        RunError: when it cannot be written.
+    """
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        # half a character, which JSON can write, is shown as its number
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        aside.replace(file)
+    except OSError as error:
+        raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place that can be.") from error
+    return file
+
+
+def _places(files: Sequence[Path], folder: Path) -> str:
+    """report.html, results.csv in runs/quick; those elsewhere by their whole path."""
+    inside = ", ".join(file.name for file in files if file.parent == folder)
+    outside = [str(file) for file in files if file.parent != folder]
+    return "\n".join([*([f"{inside} in {folder}"] if inside else []), *outside])
