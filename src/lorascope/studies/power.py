@@ -39,21 +39,25 @@ def more_seeds(n: int, difference: float, sd: float, *, margin: float, level: fl
 
 
 def difference_power(n: Any, effect: float, level: float) -> Any:
-    """Power of the two-sided paired t test at n seeds; effect is the difference in standard deviations."""
-    from statsmodels.stats.power import ttest_power
-
-    return ttest_power(abs(effect), n, level)
+    """Power of the two-sided paired t test to find the right sign at n seeds; effect is a difference in deviations."""
+    return _one_sided(n, abs(effect), level / 2)
 
 
 def equivalence_power(n: Any, effect: float, margin: float, level: float) -> Any:
-    """Power of the two one-sided paired t tests at n seeds; effect and margin are in standard deviations.
+    """Power of the two one-sided paired t tests at n seeds; effect and margin are in deviations.
 
-    The powers of the two tests, less one: what both reject together, by Boole's inequality at least that much, and
-    exactly that as soon as failing both at once is out of the question (Phillips, 1990, J. Pharmacokinetics and
-    Biopharmaceutics 18(2)).
+    The powers of the two tests, less one: by Bonferroni's inequality both reject at least that often, and just so often
+    where they cannot both fail to (Phillips, 1990, J. Pharmacokinetics and Biopharmaceutics 18(2)).
     """
+    import numpy
+
+    return numpy.maximum(_one_sided(n, margin - effect, level) + _one_sided(n, margin + effect, level) - 1, 0.0)
+
+
+def _one_sided(n: Any, effect: float, level: float) -> Any:
+    """Power of a one-sided t test; far out, where the noncentral t underflows to NaN, it is none or all."""
     import numpy
     from statsmodels.stats.power import ttest_power
 
-    sides = [ttest_power(margin + sign * effect, n, level, alternative="larger") for sign in (-1, 1)]
-    return numpy.maximum(sides[0] + sides[1] - 1, 0.0)
+    power = ttest_power(effect, n, level, alternative="larger")
+    return numpy.where(numpy.isnan(power), float(effect > 0), power)
