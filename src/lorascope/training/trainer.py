@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
+from lorascope.estimate.setting import is_reentrant
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
@@ -78,7 +80,8 @@ def train_adapter(
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext():
+    spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
+    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared():
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -95,7 +98,8 @@ def train_adapter(
         return Trained(**latest.meta["trained"])
     if config.train.packing:
         check_packing(trainer, train)
-    with deferred(), _refusals(config.train, trainer), _going_on(latest, trainer) if latest else nullcontext():
+    going_on = _going_on(latest, trainer) if latest else nullcontext()
+    with deferred(), _refusals(config.train, trainer), going_on, spared():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
     return Trained(**trainer.trained())
@@ -204,6 +208,26 @@ def _head_hidden(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         del model.get_output_embeddings
+
+
+@contextmanager
+def _no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
+    """Keep TRL and transformers from making the embeddings' output require a gradient.
+
+    Both do where there is checkpointing, and everything below the first adapted layer is then computed again and gets
+    a backward pass for nobody. Reentrant checkpointing alone needs it.
+    """
+    import inspect
+
+    base = model.get_base_model()
+    if "value" in inspect.signature(base._set_gradient_checkpointing).parameters:
+        yield  # a model's own code of before transformers 4.35 is told no kind, and takes torch's default
+        return
+    base.enable_input_require_grads = lambda: None
+    try:
+        yield
+    finally:
+        del base.enable_input_require_grads
 
 
 def _qlora_on_cuda(config: RunConfig) -> bool:
