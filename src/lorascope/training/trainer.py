@@ -19,6 +19,7 @@ from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
 from lorascope.training.packing import check_packing
+from lorascope.training.sft_options import GROUPED, SAMPLING
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -182,6 +183,8 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
     }
     if train.eval_steps:
         settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
+    if train.group_by_length:
+        settings[SAMPLING] = GROUPED
     try:
         return SFTConfig(**settings | train.sft)
     except Exception as error:  # each setting is looked at by other code
