@@ -58,9 +58,11 @@ def _state(job: Job) -> str:
 
 
 def _look_at(job: Job, models: dict[str, Any]) -> None:
+    from lorascope.estimate.fit import with_checkpointing
     from lorascope.estimate.memory import estimate_memory
     from lorascope.models.device import resolve
     from lorascope.models.quiet import hush
+    from lorascope.records.memory import free_gpu_bytes
     from lorascope.records.store import find_done
     from lorascope.run import pinned
     from lorascope.targets.module_map import read_model
@@ -80,6 +82,7 @@ def _look_at(job: Job, models: dict[str, Any]) -> None:
         if config.target.auto.method is None:
             plan = plan_targets(config.target, modules)
             job.parameters = plan.trainable_parameters
+            config = with_checkpointing(config, shapes, plan, free_gpu_bytes(str(config.device)))
             job.memory = estimate_memory(config, shapes, plan).total
     except LorascopeError as error:
         job.error = error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
-from lorascope.estimate.setting import is_reentrant
+from lorascope.estimate.setting import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
@@ -147,10 +147,12 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
 
     from trl import SFTConfig
 
-    train = config.train
-    checkpointing = "activation_checkpointing"
+    train, sft = config.train, dict(config.train.sft)
+    checkpointing = CHECKPOINTING
     if checkpointing not in {field.name for field in dataclasses.fields(SFTConfig)}:
-        checkpointing = "gradient_checkpointing"  # its name before transformers 5.23
+        checkpointing = CHECKPOINTING_BEFORE
+        if CHECKPOINTING in sft:
+            sft[checkpointing] = sft.pop(CHECKPOINTING)
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "learning_rate": train.learning_rate,
@@ -179,14 +181,14 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": config.device is Device.cuda,
         "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
-        checkpointing: config.device is Device.cuda,
+        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
     }
     if train.eval_steps:
         settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
     if train.group_by_length:
         settings[SAMPLING] = GROUPED
     try:
-        return SFTConfig(**settings | train.sft)
+        return SFTConfig(**settings | sft)
     except Exception as error:  # each setting is looked at by other code
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
