@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "result_view": {"records", "wording"},
     "estimate": {"config", "errors", "models", "targets", "wording"},
     "evaluation": {"config", "errors", "data", "models"},
-    "training": {"config", "errors", "interrupts", "data", "models", "targets", "records", "terminal"},
+    "training": {
+        *("config", "errors", "interrupts", "data", "models", "targets", "estimate", "records", "terminal"),
+    },
     "compose": {"checks", "config", "errors", "explain", "data", "evaluation", "training", "records"},
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},

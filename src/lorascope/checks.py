@@ -167,6 +167,10 @@ def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:
         yield ConfigError("train.epochs", f"{train.epochs} passes over the data.", "Take a number above 0.")
     if not 0 <= train.warmup_ratio < 1:
         yield ConfigError("train.warmup_ratio", f"{train.warmup_ratio} is no share of the steps.", "Take 0 to 0.99.")
+    if train.group_by_length and train.packing:
+        yield ConfigError(
+            "train.group_by_length", "set together with train.packing, which leaves no padding.", "Leave one out."
+        )
     for key, remedy in (
         ("max_steps", "leave it out (null) to let train.epochs decide"),
         ("batch_size", "rows a step and device"),

@@ -15,7 +15,7 @@ from lorascope.config import DatasetConfig, RunConfig
 from lorascope.data.sources import pin
 from lorascope.errors import RunError
 from lorascope.estimate.compute import estimate_compute
-from lorascope.estimate.fit import suggestions
+from lorascope.estimate.fit import suggestions, with_checkpointing
 from lorascope.estimate.memory import estimate_memory
 from lorascope.estimate.view import lines
 from lorascope.evaluation.kept import BASE_FILE
@@ -123,6 +123,7 @@ def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, out: Console) -> T
     plan = plan_targets(config.target, modules)
     check_init(plan, config.quantization.scheme)
     show_plan(out, plan, modules)
+    config = with_checkpointing(config, shapes, plan, memory.free_gpu_bytes(str(config.device)))
     for line in lines(estimate_memory(config, shapes, plan), estimate_compute(config, shapes, plan)):
         out.print(line)
     return plan
@@ -145,7 +146,7 @@ def _train_and_measure(run: Run, plan: TargetPlan | None, session: Session) -> N
         check_init(plan, config.quantization.scheme)
         show_plan(out, plan, run.modules)
     record.plan = plan.entry()
-    _predict(run, plan, inputs)
+    run = dataclasses.replace(run, config=_predict(run, plan, inputs))
     clock.lap("setup_seconds")
     measure = measure_of(config, inputs, out)
     trackers = _trackers(run, measure)
@@ -204,19 +205,28 @@ def _clear(run: Run, best: dict[str, Any] | None) -> None:
         shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
 
 
-def _predict(run: Run, plan: TargetPlan, inputs: Inputs) -> None:
-    """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not."""
+def _predict(run: Run, plan: TargetPlan, inputs: Inputs) -> RunConfig:
+    """The estimate for these very rows, to stand beside the measured peak; and what would fit, should this not.
+
+    Returns:
+        The config with what follows from it: whether activations are kept or computed again.
+    """
     packed = run.config.train.packing  # rows are as long as max_length then
     rows: dict[str, Any] = {
         "length": None if packed else inputs.longest,
         "supervised": None if packed else inputs.most_supervised,
     }
-    predicted = estimate_memory(run.config, run.shapes, plan, **rows)
+    device = str(run.config.device)
+    free = memory.free_gpu_bytes(device)
+    config = with_checkpointing(run.config, run.shapes, plan, free, **rows)
+    predicted = estimate_memory(config, run.shapes, plan, **rows)
     run.record.memory = {"predicted_bytes": predicted.total, "predicted": predicted.entry()}
-    if gpu := memory.gpu_bytes(str(run.config.device)):
-        ways = suggestions(run.config, run.shapes, plan, gpu, **rows)
+    if gpu := memory.gpu_bytes(device):
+        ways = suggestions(config, run.shapes, plan, gpu, **rows)
         smaller = [way for way in ways if way.predicted_bytes < predicted.total]
         run.record.memory["fits"] = max(smaller, key=lambda way: way.predicted_bytes).words if smaller else None
+        run.record.memory["free_bytes"] = free
+    return config
 
 
 def _go_on(run: Run, checkpoint: Checkpoint, trackers: Trackers) -> None:

@@ -76,8 +76,10 @@ def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
         config: resolved.
         models: those that were read before, by their settings; more are put in.
     """
+    from lorascope.estimate.fit import with_checkpointing
     from lorascope.estimate.memory import estimate_memory
     from lorascope.models.quiet import hush
+    from lorascope.records.memory import free_gpu_bytes
     from lorascope.targets.module_map import read_model
     from lorascope.targets.plan import plan_targets
 
@@ -90,6 +92,7 @@ def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
         if config.target.auto.method is not None:
             return Look()
         plan = plan_targets(config.target, modules)
+        config = with_checkpointing(config, shapes, plan, free_gpu_bytes(str(config.device)))
         return Look(plan, estimate_memory(config, shapes, plan).total)
     except LorascopeError as error:
         return Look(error=error)

@@ -50,12 +50,13 @@ def planned(model: Any, ranks: dict[str, int], **settings: Any) -> TargetPlan:
     return plan_targets(target, map_modules(model, model.config.model_type, ""))
 
 
-def adapted(model: Any, plan: TargetPlan, *, checkpointing: bool = False) -> Any:
-    """The model with the plan's adapter, ready to train as TRL makes it."""
+def adapted(model: Any, plan: TargetPlan, *, checkpointing: bool = False, reentrant: bool = False) -> Any:
+    """The model with the plan's adapter, ready to train as the trainer makes it."""
     adapter = attach(model, plan, 0)
     if checkpointing:
-        adapter.enable_input_require_grads()
-        model.activation_checkpointing_enable()
+        model.activation_checkpointing_enable({"use_reentrant": reentrant})
+        if not reentrant:  # it has just made the embeddings' output ask for a gradient
+            model.disable_input_require_grads()
     return adapter.train()
 
 

@@ -86,13 +86,15 @@ def test_autograd_keeps_what_was_predicted(kind, ranks, changes):
     assert predicted == pytest.approx(kept, rel=0.09)
 
 
-def test_checkpointing_keeps_the_layers_inputs_and_one_layer():
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("layers", ["all", "last_half"])
+def test_checkpointing_keeps_the_layers_inputs_and_one_layer(reentrant, layers):
     import torch
 
     model = small("llama").to(torch.bfloat16)
-    shapes, plan = survey(model), planned(model, {"q": 8, "v": 8})
-    kept = kept_bytes(adapted(model, plan, checkpointing=True))
-    here = setting(dtype=Dtype.bfloat16, checkpointing=True)
+    shapes, plan = survey(model), planned(model, {"q": 8, "v": 8}, layers=layers)
+    kept = kept_bytes(adapted(model, plan, checkpointing=True, reentrant=reentrant))
+    here = setting(dtype=Dtype.bfloat16, checkpointing=True, reentrant=reentrant)
     blocks = saved(shapes, here, loras(plan, shapes), plan.lora_dropout)
     between = [block for block in blocks if block.what == "checkpoint"] + [blocks[-1]]
     assert total(between) == pytest.approx(kept, rel=0.02)

@@ -49,6 +49,8 @@ def predicted(model: Any, plan: Any, **changes: Any) -> ComputeEstimate:
         ("llama", {}, {"modules": {"embed_tokens": 8}}),
         ("llama", {"q": 8, "v": 8}, {"checkpointing": True}),
         ("llama", {"down": 8}, {"checkpointing": True}),
+        ("llama", {"all": 8}, {"checkpointing": True, "layers": "last_half"}),
+        ("llama", {"all": 8}, {"checkpointing": True, "layers": "last_half", "reentrant": True}),
         ("gemma3_text", {"q": 8, "v": 8}, {"checkpointing": True}),
         ("olmo2", {"q": 8, "v": 8}, {"checkpointing": True}),
         ("llama", {"q": 8, "down": 8}, {"dora": True}),
@@ -62,12 +64,12 @@ def predicted(model: Any, plan: Any, **changes: Any) -> ComputeEstimate:
     ids=str,
 )
 def test_operations_are_those_that_torch_counts(kind, ranks, changes):
-    checkpointing = changes.get("checkpointing", False)
-    changes = {name: value for name, value in changes.items() if name != "checkpointing"}
+    kept = {name: changes.get(name, False) for name in ("checkpointing", "reentrant")}
+    changes = {name: value for name, value in changes.items() if name not in kept}
     model = small(kind, "eager")
     plan = planned(model, ranks, **changes)
-    estimate = predicted(model, plan, checkpointing=checkpointing)
-    forward, backward = counted(adapted(model, plan, checkpointing=checkpointing))
+    estimate = predicted(model, plan, **kept)
+    forward, backward = counted(adapted(model, plan, **kept))
     assert estimate.forward * TOKENS == pytest.approx(forward, rel=0.01)
     assert estimate.backward * TOKENS == pytest.approx(backward, rel=0.02)
 

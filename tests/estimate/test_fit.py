@@ -7,8 +7,16 @@ import pytest
 from lorascope.compose import compose
 from lorascope.config import Device
 from lorascope.errors import ConfigError
-from lorascope.estimate.fit import HEADROOM, fits, parse_bytes, suggestions
+from lorascope.estimate.fit import (
+    HEADROOM,
+    fits,
+    needs_checkpointing,
+    parse_bytes,
+    suggestions,
+    with_checkpointing,
+)
 from lorascope.estimate.memory import estimate_memory
+from lorascope.estimate.setting import setting_of
 from lorascope.models.architecture import build_on_meta, load_architecture
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
@@ -85,3 +93,65 @@ def test_an_overrides_words_are_taken(mistral):
     config = compose(["model=mistral7b", *best.words.split()])
     assert config.train.batch_size == best.batch_size
     assert config.train.sft["activation_checkpointing"] is best.checkpointing
+
+
+WITHOUT = "train.sft.activation_checkpointing=false"
+
+
+def test_checkpointing_is_off_just_where_the_run_fits_without_it(mistral):
+    config, model, plan = mistral
+    without = estimate_memory(
+        compose(["model=mistral7b", "train.batch_size=4", WITHOUT]), model, plan, device=Device.cuda
+    )
+    assert not without.setting.checkpointing
+    enough = int(without.total / (1 - HEADROOM)) + 1
+    for gpu, on in ((enough, False), (enough - 10**6, True), (10**15, False), (GIB, True)):
+        assert needs_checkpointing(without, gpu) is on
+        chosen = with_checkpointing(config, model, plan, gpu, device=Device.cuda)
+        assert chosen.train.sft["activation_checkpointing"] is on
+        assert setting_of(chosen, device=Device.cuda).checkpointing is on
+    assert "activation_checkpointing" not in config.train.sft  # the run's own settings, and so its name, stay
+
+
+def test_shorter_rows_need_no_checkpointing_where_longer_ones_do(mistral):
+    config, model, plan = mistral
+    chosen = [
+        with_checkpointing(config, model, plan, 12 * GIB, device=Device.cuda, length=length).train.sft
+        for length in (40, 512)
+    ]
+    assert chosen == [{"activation_checkpointing": False}, {"activation_checkpointing": True}]
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("gpu", [GIB, 10**15])
+def test_what_the_user_says_of_checkpointing_stands(mistral, said, gpu):
+    _, model, plan = mistral
+    config = compose(["model=mistral7b", f"train.sft.activation_checkpointing={str(said).lower()}"])
+    assert with_checkpointing(config, model, plan, gpu, device=Device.cuda) == config
+
+
+def test_on_a_cpu_or_a_gpu_that_is_not_known_nothing_is_said(mistral):
+    config, model, plan = mistral
+    assert with_checkpointing(config, model, plan, None, device=Device.cuda) == config
+    assert setting_of(config, device=Device.cuda).checkpointing
+    assert with_checkpointing(config, model, plan, 10**15, device=Device.cpu) == config
+    assert not setting_of(config, device=Device.cpu).checkpointing
+
+
+@pytest.mark.parametrize(("gpu", "words"), [(80 * GIB, "no checkpointing"), (16 * GIB, "checkpointing")])
+def test_the_plan_and_what_is_suggested_agree(mistral, gpu, words, capsys):
+    config, model, plan = mistral
+    chosen = with_checkpointing(config, model, plan, gpu, device=Device.cuda)
+    memory = estimate_memory(chosen, model, plan, device=Device.cuda)
+    (current,) = [one for one in suggestions(*mistral, gpu) if one.current]
+    assert (current.checkpointing, current.predicted_bytes) == (memory.setting.checkpointing, memory.total)
+    assert current.fits
+    same_batch = [one for one in suggestions(*mistral, gpu) if one.batch_size == current.batch_size and one.fits]
+    assert same_batch[0] == current  # the fastest of them
+
+    from lorascope.cli import main
+
+    main(["plan", "model=mistral7b", "target=qv_ffn", "train.batch_size=4", f"--gpu-memory={gpu}"])
+    shown = capsys.readouterr().out
+    assert f"(batch 4 x 512, {words})" in shown
+    assert f"{memory.total / GIB:.1f} GiB" in shown

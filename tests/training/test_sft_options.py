@@ -49,3 +49,10 @@ def test_sftconfigs_own_refusal_becomes_one_message(tmp_path):
     config = compose(["device=cpu", "train.sft.optim=nope"])
     with pytest.raises(ConfigError, match=r"train.sft: SFTConfig refuses it"):
         sft_config(config, tmp_path)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_checkpointing_has_the_name_that_the_installed_transformers_gives_it(tmp_path, said):
+    config = compose(["device=cpu", f"train.sft.activation_checkpointing={str(said).lower()}"])
+    args = sft_config(config, tmp_path)
+    assert bool(getattr(args, "activation_checkpointing", args.gradient_checkpointing)) is said

@@ -64,9 +64,10 @@ def run(options: argparse.Namespace) -> None:
 def _planned(words: list[str], config: RunConfig, built: dict[str, Any], gpu: int | None) -> Planned:
     from lorascope.config import Device
     from lorascope.estimate.compute import estimate_compute
-    from lorascope.estimate.fit import suggestions
+    from lorascope.estimate.fit import suggestions, with_checkpointing
     from lorascope.estimate.memory import estimate_memory
     from lorascope.models.device import resolve
+    from lorascope.records.memory import free_gpu_bytes
     from lorascope.targets.module_map import read_model
     from lorascope.targets.plan import plan_targets
 
@@ -78,6 +79,7 @@ def _planned(words: list[str], config: RunConfig, built: dict[str, Any], gpu: in
     plan = plan_targets(config.target, modules)
     device = Device.cuda if gpu else None
     config = config if gpu else resolve(config)
+    config = with_checkpointing(config, shapes, plan, gpu or free_gpu_bytes(str(config.device)), device=device)
     return Planned(
         words,
         config,

@@ -20,7 +20,7 @@ GATED = 3  # a gated FFN's: the gate, its activation, and the projection that th
 
 def saved(shapes: Shapes, setting: Setting, adapter: list[Lora], dropout: float) -> list[Block]:
     """What is kept when the backward begins, the logits' share aside."""
-    first = first_layer(adapter, shapes, setting.checkpointing)
+    first = first_layer(adapter, shapes, setting)
     layers = [
         layer_blocks(shapes.layers[number], shapes, setting, [one for one in adapter if one.layer == number], dropout)
         for number in range(first, len(shapes.layers))

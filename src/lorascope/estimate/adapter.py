@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorascope.estimate.setting import Setting
 from lorascope.estimate.shapes import INTO_ATTENTION, Shapes
 from lorascope.targets.plan import PlannedModule, TargetPlan
 
@@ -52,10 +53,10 @@ def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
     return found
 
 
-def first_layer(adapter: list[Lora], shapes: Shapes, checkpointing: bool) -> int:
+def first_layer(adapter: list[Lora], shapes: Shapes, setting: Setting) -> int:
     """The first layer with a backward pass; the number of layers where none has one.
 
-    With checkpointing it is the first of all: TRL then makes the embeddings' output require a gradient.
+    With reentrant checkpointing it is the first of all: the embeddings' output is then made to require a gradient.
     """
     below = [max(one.layer, 0) for one in adapter if one.name != shapes.head.name]  # the embeddings come before all
-    return 0 if checkpointing else min(below, default=len(shapes.layers))
+    return 0 if setting.checkpointing and setting.reentrant else min(below, default=len(shapes.layers))

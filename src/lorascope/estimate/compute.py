@@ -90,9 +90,10 @@ def estimate_compute(
 def compute_of(setting: Setting, shapes: Shapes, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
     """The arithmetic of a setting."""
     adapter = loras(plan, shapes)
-    first = first_layer(adapter, shapes, setting.checkpointing)
+    first = first_layer(adapter, shapes, setting)
     # before the first adapter nothing asks for a gradient, unless the embeddings do
-    whole = setting.checkpointing or any(one.layer < 0 and one.name != shapes.head.name for one in adapter)
+    asked = setting.checkpointing and setting.reentrant
+    whole = asked or any(one.layer < 0 and one.name != shapes.head.name for one in adapter)
     entry = BEFORE_ALL if whole else min((one.stage for one in adapter if one.layer == first), default=BEFORE_ALL)
     forward = backward = 0.0
     for number, layer in enumerate(shapes.layers):
@@ -101,7 +102,7 @@ def compute_of(setting: Setting, shapes: Shapes, plan: TargetPlan, in_run: int |
         forward += ahead
         if number >= first:
             backward += _backward(layer, shapes, setting, its, entry if number == first else BEFORE_ALL)
-            backward += ahead - _not_again(layer, its) if setting.checkpointing else 0
+            backward += ahead - _not_again(layer, its, setting) if setting.checkpointing else 0
     share = setting.supervised / setting.length
     head = 2 * shapes.head.products * share
     forward += head + 2 * sum(one.products for one in shapes.outside)
@@ -151,11 +152,12 @@ def _backward(layer: Layer, shapes: Shapes, setting: Setting, adapter: list[Lora
     return inputs + attention + own
 
 
-def _not_again(layer: Layer, adapter: list[Lora]) -> float:
-    """What checkpointing does not compute again: a last product that nobody behind it needs."""
+def _not_again(layer: Layer, adapter: list[Lora], setting: Setting) -> float:
+    """What checkpointing does not compute again, if it is not reentrant: a last product that nobody behind it needs."""
     adapted = {one.name for one in adapter}
     last = [one for one in layer.matrices if "down" in one.roles and one.name not in adapted]
-    return 0.0 if layer.normed or layer.routed or layer.dropouts else 2 * sum(one.products for one in last)
+    needed = layer.normed or layer.routed or layer.dropouts or setting.reentrant
+    return 0.0 if needed else 2 * sum(one.products for one in last)
 
 
 def _adapted(one: Lora, setting: Setting) -> float:

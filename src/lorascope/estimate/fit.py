@@ -1,4 +1,4 @@
-"""Which batch sizes fit a GPU: its memory comes in, settings with the same effective batch come out, best first."""
+"""What fits a GPU: its memory comes in, whether to checkpoint and ways to the same effective batch come out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lorascope.config import Device, RunConfig
 from lorascope.errors import ConfigError
 from lorascope.estimate.memory import MemoryEstimate, memory_of
-from lorascope.estimate.setting import CHECKPOINTING, Setting, setting_of
+from lorascope.estimate.setting import CHECKPOINTING, CHECKPOINTING_BEFORE, Setting, setting_of
 from lorascope.estimate.survey import survey
 from lorascope.targets.plan import TargetPlan
 
@@ -59,6 +59,49 @@ def fits(memory: MemoryEstimate, gpu_memory: int) -> bool:
     return memory.total <= (1 - HEADROOM) * gpu_memory
 
 
+def needs_checkpointing(without: MemoryEstimate, gpu_memory: int) -> bool:
+    """Whether activations must be computed again: where keeping them all leaves a GPU less than its headroom.
+
+    Args:
+        without: the estimate of the run without checkpointing.
+        gpu_memory: bytes that the run may take, of a GPU that others use as well the free ones.
+    """
+    return not fits(without, gpu_memory)
+
+
+def with_checkpointing(
+    config: RunConfig,
+    model: Any,
+    plan: TargetPlan,
+    gpu_memory: int | None,
+    *,
+    length: int | None = None,
+    supervised: int | None = None,
+    device: Device | None = None,
+) -> RunConfig:
+    """The config with `train.sft.activation_checkpointing` said: on CUDA only where the run would not fit without it.
+
+    What the user says stands; on other devices it is off. Where the GPU's memory is not known, nothing is said, and it
+    is on. The results do not depend on it, so the run keeps the name that it has without this.
+
+    Args:
+        config: resolved, unless `device` is named.
+        model: on the meta device, as `build_on_meta` gives it.
+        plan: of the adapter, for this model.
+        gpu_memory: bytes that the run may take; None where they are not known, or it is not the GPU's that count.
+        length: tokens of the longest row; `train.max_length` where it is not known.
+        supervised: of them, those with a loss; all where it is not known.
+        device: plan as if on this one.
+    """
+    setting = setting_of(config, device=device, length=length, supervised=supervised)
+    said = CHECKPOINTING in config.train.sft or CHECKPOINTING_BEFORE in config.train.sft
+    if said or gpu_memory is None or not setting.on_cuda:
+        return config
+    without = memory_of(dataclasses.replace(setting, checkpointing=False), survey(model), plan)
+    sft = config.train.sft | {CHECKPOINTING: needs_checkpointing(without, gpu_memory)}
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, sft=sft))
+
+
 def suggestions(
     config: RunConfig,
     model: Any,
@@ -77,11 +120,13 @@ def suggestions(
         config: of the run, for whatever device; it is planned as if on CUDA.
         model: on the meta device, as `build_on_meta` gives it.
         plan: of the adapter, for this model.
-        gpu_memory: bytes, all of the GPU's.
+        gpu_memory: bytes, all of the GPU's, or the free ones.
         length: tokens of the longest row; `train.max_length` where it is not known.
         supervised: of them, those with a loss; all where it is not known.
     """
-    now = setting_of(config, device=Device.cuda, length=length, supervised=supervised)
+    rows: dict[str, Any] = {"length": length, "supervised": supervised}
+    config = with_checkpointing(config, model, plan, gpu_memory, device=Device.cuda, **rows)
+    now = setting_of(config, device=Device.cuda, **rows)
     shapes = survey(model)
     effective = now.batch_size * now.accumulation
     found = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from lorascope.config import Attention, Device, Dtype, RunConfig, Scheme
+from lorascope.config import Attention, Device, Dtype, RunConfig, Scheme, TrainConfig
 
 WIDTHS = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}  # bytes a number
 CHECKPOINTING = "activation_checkpointing"  # train.sft's name of it, and what it was called before transformers 5.23
 CHECKPOINTING_BEFORE = "gradient_checkpointing"
+# of what stands in activation_checkpointing_kwargs, what transformers and TRL take out before torch gets the rest
+NOT_TORCHS = ("every_n_layers", "offload", "selective")
 QUANTIZED_ON_CUDA = "paged_adamw_8bit"  # as training's sft_config chooses
 ADAMW = "adamw_torch"
 
@@ -29,6 +31,7 @@ class Setting:
     supervised: int  # of them, those with a loss
     checkpointing: bool
     optimizer: str
+    reentrant: bool = False  # checkpointing of the kind that asks the embeddings for a gradient
 
     @property
     def width(self) -> int:
@@ -79,7 +82,20 @@ def setting_of(
         supervised=min(supervised or length, length),
         checkpointing=config.device is Device.cuda if checkpointing is None else bool(checkpointing),
         optimizer=str(train.sft.get("optim", QUANTIZED_ON_CUDA if quantized_on_cuda else ADAMW)),
+        reentrant=is_reentrant(train),
     )
+
+
+def is_reentrant(train: TrainConfig) -> bool:
+    """Whether checkpointing, if it is on, is torch's reentrant kind: it needs inputs that ask for a gradient.
+
+    The other kind is transformers' choice where torch is told nothing, and torch's where `use_reentrant` is false.
+    """
+    options = train.sft.get(f"{CHECKPOINTING}_kwargs") or {}
+    if not isinstance(options, dict):  # JSON as text, which is left to transformers
+        return True
+    told = {name: value for name, value in options.items() if name not in NOT_TORCHS}
+    return bool(told) and told.get("use_reentrant") is not False
 
 
 def as_if_on(config: RunConfig, device: Device) -> RunConfig:

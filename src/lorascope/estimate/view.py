@@ -23,7 +23,8 @@ def lines(memory: MemoryEstimate, compute: ComputeEstimate) -> list[str]:
     where_large = {"logits": memory.logits, "mapped file": memory.mapped, "libraries": memory.baseline}
     shown = always | {name: size for name, size in where_large.items() if size >= SMALLEST}
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in shown.items())
-    batch = f"batch {setting.batch_size} x {setting.length}{', checkpointing' if setting.checkpointing else ''}"
+    checkpointing = ", checkpointing" if setting.checkpointing else ", no checkpointing" if setting.on_cuda else ""
+    batch = f"batch {setting.batch_size} x {setting.length}{checkpointing}"
     run = "" if compute.run is None else f", {flop(compute.run)} this run"
     return [
         f"{'memory':<{LABEL}}~ {_gib(memory.total)} GiB    {parts} ({batch})",

@@ -48,6 +48,16 @@ def gpu_bytes(device: str) -> int | None:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def free_gpu_bytes(device: str) -> int | None:
+    """What this process may have of the GPU's memory, with what it has; None where it is not the GPU's that counts."""
+    if device != "cuda":
+        return None
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    return int(free) + int(torch.cuda.memory_reserved())
+
+
 def _process_peak() -> int:
     with suppress(OSError):
         for line in STATUS.read_text().splitlines():

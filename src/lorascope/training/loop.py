@@ -15,6 +15,7 @@ from lorascope.interrupts import Preempted, asked
 from lorascope.models.likelihood import token_losses
 from lorascope.training import checkpoints
 from lorascope.training.exact import restore_adapter, restore_sums, save_sums, size_of
+from lorascope.training.grouping import by_length
 from lorascope.training.guards import check_finite
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def trainer_class() -> Any:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
             return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            sampler = super()._get_train_sampler(train_dataset)
+            grouped = self.settings.group_by_length
+            return by_length(sampler.lengths, sampler.batch_size, self.args.seed) if grouped else sampler
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             self.read.append(inputs["input_ids"])

@@ -44,6 +44,7 @@ ELSEWHERE = {
     "gradient_checkpointing": "train.sft.activation_checkpointing",
     "gradient_checkpointing_kwargs": "train.sft.activation_checkpointing_kwargs",
 }
+SAMPLING, GROUPED = "train_sampling_strategy", "group_by_length"  # SFTConfig's; its other values stay the user's
 # these would send the run away, or put a token into its record
 HUB = ("push_to_hub", "hub_")
 SOURCES = (("trl", "trainer/sft_config.py"), ("trl", "trainer/base_config.py"), ("transformers", "training_args.py"))
@@ -85,10 +86,13 @@ def check_sft(train: TrainConfig) -> None:
             )
         if name == "packing_strategy" and value == "wrapped":
             raise ConfigError(key, "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true")
+        if name == SAMPLING and (value == GROUPED or train.group_by_length):
+            raise ConfigError(key, "would make one setting in two places.", "Set train.group_by_length instead.")
         kind = sft_fields().get(name)
         if kind is None:
             near = difflib.get_close_matches(name, sft_fields(), n=1)
             hint = f"Did you mean train.sft.{near[0]}?" if near else "Its names are those of TRL's SFTConfig."
+            hint = f"Did you mean train.{name}?" if hasattr(train, name) else hint
             raise ConfigError(key, f"SFTConfig has no '{name}'.", hint)
         if not _fits(value, kind):
             raise ConfigError(key, f"{value!r} is not what SFTConfig takes.", f"It takes: {kind}.")

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
+from lorascope.estimate.setting import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
 from lorascope.training.packing import check_packing
+from lorascope.training.sft_options import GROUPED, SAMPLING
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -78,7 +81,8 @@ def train_adapter(
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext():
+    spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
+    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared():
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -95,7 +99,8 @@ def train_adapter(
         return Trained(**latest.meta["trained"])
     if config.train.packing:
         check_packing(trainer, train)
-    with deferred(), _refusals(config.train, trainer), _going_on(latest, trainer) if latest else nullcontext():
+    going_on = _going_on(latest, trainer) if latest else nullcontext()
+    with deferred(), _refusals(config.train, trainer), going_on, spared():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
     return Trained(**trainer.trained())
@@ -142,10 +147,12 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
 
     from trl import SFTConfig
 
-    train = config.train
-    checkpointing = "activation_checkpointing"
+    train, sft = config.train, dict(config.train.sft)
+    checkpointing = CHECKPOINTING
     if checkpointing not in {field.name for field in dataclasses.fields(SFTConfig)}:
-        checkpointing = "gradient_checkpointing"  # its name before transformers 5.23
+        checkpointing = CHECKPOINTING_BEFORE
+        if CHECKPOINTING in sft:
+            sft[checkpointing] = sft.pop(CHECKPOINTING)
     settings: dict[str, Any] = {
         "output_dir": str(folder),
         "learning_rate": train.learning_rate,
@@ -174,12 +181,14 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": config.device is Device.cuda,
         "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
-        checkpointing: config.device is Device.cuda,
+        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
     }
     if train.eval_steps:
         settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
+    if train.group_by_length:
+        settings[SAMPLING] = GROUPED
     try:
-        return SFTConfig(**settings | train.sft)
+        return SFTConfig(**settings | sft)
     except Exception as error:  # each setting is looked at by other code
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
@@ -204,6 +213,26 @@ def _head_hidden(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         del model.get_output_embeddings
+
+
+@contextmanager
+def _no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
+    """Keep TRL and transformers from making the embeddings' output require a gradient.
+
+    Both do where there is checkpointing, and everything below the first adapted layer is then computed again and gets
+    a backward pass for nobody. Reentrant checkpointing alone needs it.
+    """
+    import inspect
+
+    base = model.get_base_model()
+    if "value" in inspect.signature(base._set_gradient_checkpointing).parameters:
+        yield  # a model's own code of before transformers 4.35 is told no kind, and takes torch's default
+        return
+    base.enable_input_require_grads = lambda: None
+    try:
+        yield
+    finally:
+        del base.enable_input_require_grads
 
 
 def _qlora_on_cuda(config: RunConfig) -> bool:
