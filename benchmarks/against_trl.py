@@ -4,10 +4,10 @@
     python benchmarks/against_trl.py defaults    one run, each with its own defaults, same rows and steps
     python benchmarks/against_trl.py study       four strategies x two seeds in one command, against eight processes
 
-The pairs run in turns (ABBA); a ratio below one is lorascope's gain. TRL is started as `python -m trl.scripts.sft`, which
-is faster than the command `trl sft` (that imports everything twice, once for `accelerate launch`); `--form cli` measures
-the command. Both sides are asked to evaluate before and after; what lorascope remembers of a base is taken from it before
-each command.
+The pairs run in turns (ABBA); a ratio below one is lorascope's gain. TRL is started as `python -m trl.scripts.sft`,
+which is faster than the command `trl sft` (that imports everything twice, once for `accelerate launch`); `--form cli`
+measures the command. Both sides are asked to evaluate before and after; what lorascope remembers of a base is taken
+from it before each command.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def run(command: Sequence[str], environment: dict[str, str], folder: Path) -> Fi
 
 
 def shared_environment(folder: Path, threads: int) -> dict[str, str]:
-    """What both sides find: no network, so many threads, caches below `folder`; the unpacked model is linked into it."""
+    """What both sides find: no network, so many threads, caches below `folder`, the unpacked model among them."""
     from lorascope.models.packaged import cache_dir
 
     (folder / "lorascope").mkdir(parents=True, exist_ok=True)
@@ -131,9 +131,9 @@ def in_turns(pairs: int, ours: Callable[[], Finished], theirs: Callable[[], Fini
             first = ours()
         ratios.append((first.seconds / second.seconds, first.processor / second.processor))
         print(
-            f"  pair {number + 1}   {first.seconds:7.1f} s against {second.seconds:7.1f} s   ratio {ratios[-1][0]:.3f}   "
-            f"processor {first.processor:.1f} against {second.processor:.1f} s, {ratios[-1][1]:.3f}   "
-            f"peak {first.peak / 2**30:.2f} and {second.peak / 2**30:.2f} GiB",
+            f"  pair {number + 1}   {first.seconds:7.1f} s against {second.seconds:7.1f} s   "
+            f"ratio {ratios[-1][0]:.3f}   processor {first.processor:.1f} against {second.processor:.1f} s, "
+            f"{ratios[-1][1]:.3f}   peak {first.peak / 2**30:.2f} and {second.peak / 2**30:.2f} GiB",
             flush=True,
         )
     return ratios

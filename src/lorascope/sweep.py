@@ -59,6 +59,7 @@ def _state(job: Job) -> str:
 
 def _look_at(job: Job, models: dict[str, Any]) -> None:
     from lorascope.estimate.memory import estimate_memory
+    from lorascope.libraries import importing
     from lorascope.models.device import resolve
     from lorascope.models.quiet import hush
     from lorascope.records.store import find_done
@@ -69,13 +70,15 @@ def _look_at(job: Job, models: dict[str, Any]) -> None:
     if job.config is None:
         return
     try:
-        hush()
-        config = resolve(job.config)
+        with importing():
+            hush()
+            config = resolve(job.config)
         config = dataclasses.replace(config, dataset=pinned(config.dataset))
         job.done = not config.overwrite and find_done(config) is not None
         key = str(config.model)
         if key not in models:
-            models[key] = read_model(config.model)
+            with importing():
+                models[key] = read_model(config.model)
         modules, shapes = models[key]
         if config.target.auto.method is None:
             plan = plan_targets(config.target, modules)
