@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "errors": set(),
     "wording": set(),
     "interrupts": {"errors"},
+    "libraries": set(),
     "config": {"errors"},
     "checks": {"config", "errors", "models"},
     "data": {"config", "errors"},
@@ -39,13 +40,14 @@ MAY_IMPORT = {
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "inputs": {"config", "data", "models", "terminal"},
     "sweep": {
-        *("config", "errors", "estimate", "models", "records", "run", "targets", "terminal", "wording"),
+        *("config", "errors", "estimate", "libraries", "models", "records", "run", "targets", "terminal"),
+        "wording",
     },
     "session": {"config", "inputs", "models", "terminal"},
     "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {
         *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging", "session"),
-        *("data", "models", "targets", "estimate", "training", "evaluation", "records"),
+        *("libraries", "data", "models", "targets", "estimate", "training", "evaluation", "records"),
     },
 }
 

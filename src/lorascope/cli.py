@@ -16,10 +16,12 @@ from lorascope.commands import compare, doctor, inspect, plan, preview, report, 
 from lorascope.commands import list as list_runs
 from lorascope.errors import LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
+from lorascope.libraries import whole_process
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
 
 
+@whole_process()
 def train() -> None:
     """Entry of train.py: Hydra composes, each job becomes a run, errors become one message each."""
     import hydra

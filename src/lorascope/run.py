@@ -27,6 +27,7 @@ from lorascope.evaluation.tasks import Evaluated
 from lorascope.inputs import Inputs
 from lorascope.interrupts import stop_if_asked
 from lorascope.judging import judge_base, keep_answers, measure_of, values
+from lorascope.libraries import import_peft, importing
 from lorascope.models.device import resolve
 from lorascope.models.loading import base_folder, quantized_modules
 from lorascope.models.quiet import hush
@@ -47,6 +48,7 @@ from lorascope.targets.plan import TargetPlan, plan_targets
 from lorascope.terminal import Bar, console, waiting, warn
 from lorascope.training.checkpoints import Checkpoint, newest, thin_out
 from lorascope.training.exact import check_resumable
+from lorascope.training.loop import trainer_class
 from lorascope.training.progress import progress_callback
 from lorascope.training.start import check_init, start_adapter
 from lorascope.training.trainer import Saving, Trained, train_adapter
@@ -71,15 +73,17 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
         Preempted: when a signal asked the run to end.
     """
     out = out or console()
-    config = resolve(config)
+    with importing():
+        config = resolve(config)
     config = dataclasses.replace(config, dataset=pinned(config.dataset))
     if not config.dry_run and not config.overwrite and (record := find_done(config)):
         loss = record.metric("eval_loss")
         found = "no eval loss in its record" if loss is None else f"eval loss {loss:.4f}"
         out.print(f"[bold]{record.name}[/]  This run is done: {found}. overwrite=true repeats it.")
         return record
-    hush()
-    modules, shapes = read_model(config.model)
+    with importing():
+        hush()
+        modules, shapes = read_model(config.model)
     plan = _plan(config, modules, shapes, out)
     if config.dry_run:
         out.print("Nothing was run (dry_run=true).")
@@ -88,6 +92,9 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
     with open_run(config, lambda checkpoints: newest(checkpoints, warn, check_resumable)) as (record, folder):
         checkpoint = newest(folder / CHECKPOINTS, lambda told: None, check_resumable)
         record.environment = environment()
+        with importing():
+            import_peft()
+            trainer_class()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
         shared = session or Session(lasting=False)
         try:

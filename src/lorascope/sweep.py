@@ -78,16 +78,19 @@ def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
     """
     from lorascope.estimate.fit import with_checkpointing
     from lorascope.estimate.memory import estimate_memory
+    from lorascope.libraries import importing
     from lorascope.models.quiet import hush
     from lorascope.records.memory import free_gpu_bytes
     from lorascope.targets.module_map import read_model
     from lorascope.targets.plan import plan_targets
 
     try:
-        hush()
+        with importing():
+            hush()
         key = str(config.model)
         if key not in models:
-            models[key] = read_model(config.model)
+            with importing():
+                models[key] = read_model(config.model)
         modules, shapes = models[key]
         if config.target.auto.method is not None:
             return Look()
@@ -99,6 +102,7 @@ def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
 
 
 def _look_at(job: Job, models: dict[str, Any]) -> None:
+    from lorascope.libraries import importing
     from lorascope.models.device import resolve
     from lorascope.records.store import find_done
     from lorascope.run import pinned
@@ -106,7 +110,8 @@ def _look_at(job: Job, models: dict[str, Any]) -> None:
     if job.config is None:
         return
     try:
-        config = resolve(job.config)
+        with importing():
+            config = resolve(job.config)
         config = dataclasses.replace(config, dataset=pinned(config.dataset))
         job.done = not config.overwrite and find_done(config) is not None
     except LorascopeError as error:

@@ -1,0 +1,77 @@
+"""Heavy libraries, imported without the work that nobody needs: sweeps over what never goes, a compiler never asked.
+
+While torch, transformers, PEFT and TRL are imported, Python's garbage collector looks 1,500 times at a million objects
+that stay; it is a quarter of the time. Each full sweep later looks at them again, and so do two when the process ends.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_processes: list[None] = []  # one where `whole_process` is at work
+
+
+@contextmanager
+def whole_process() -> Iterator[None]:
+    """Around all that a process does: what its imports leave is never swept again, not even when it ends.
+
+    Not for a library in someone's notebook: what is garbage among the frozen objects stays.
+    """
+    _processes.append(None)
+    try:
+        yield
+    finally:
+        _processes.pop()
+        gc.freeze()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Inside, libraries are imported, and the collector rests."""
+    collects, before = gc.isenabled(), len(sys.modules)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _processes and len(sys.modules) > before:
+            gc.freeze()
+        if collects:
+            gc.enable()
+
+
+def import_peft() -> None:
+    """PEFT, which imports bitsandbytes, which would have torch import its compiler: a second, mostly for nothing.
+
+    Each function that bitsandbytes asks torch to compile is compiled when it is first called, and no sooner.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    import torch
+
+    eager = torch.compile
+    torch.compile = functools.partial(_when_called, eager)
+    try:
+        import peft  # noqa: F401
+    finally:
+        torch.compile = eager
+
+
+def _when_called(compiler: Callable[..., Any], function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """What `torch.compile` gives, for a function or as a decorator, made by the first call."""
+    if function is None:
+        return functools.partial(_when_called, compiler, **options)
+
+    @functools.cache
+    def compiled() -> Any:
+        return compiler(function, **options)
+
+    @functools.wraps(function)
+    def called(*words: Any, **named: Any) -> Any:
+        return compiled()(*words, **named)
+
+    return called

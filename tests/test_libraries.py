@@ -1,0 +1,101 @@
+"""Heavy libraries are imported with the collector at rest; what they ask torch to compile is compiled when called."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lorascope.libraries import _when_called, importing, whole_process
+
+
+def in_a_process(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def import_while_it_rests() -> None:
+    assert not gc.isenabled()
+    import no_such_module  # noqa: F401
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_rests_inside_and_is_afterwards_as_it_was(collects):
+    before = gc.isenabled()
+    try:
+        gc.enable() if collects else gc.disable()
+        with pytest.raises(ImportError), importing():
+            import_while_it_rests()
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable() if before else gc.disable()
+
+
+def test_in_someone_elses_process_nothing_is_frozen():
+    code = (
+        "import gc\nfrom lorascope.libraries import importing\n"
+        "with importing(): import email.mime.text\nprint(gc.get_freeze_count())"
+    )
+    assert in_a_process(code) == "0"
+
+
+def test_in_its_own_process_what_was_imported_is_frozen_once():
+    code = (
+        "import gc\nfrom lorascope.libraries import importing, whole_process\n"
+        "with whole_process():\n"
+        "    with importing(): import email.mime.text\n"
+        "    first = gc.get_freeze_count()\n"
+        "    kept = [[] for _ in range(1000)]\n"
+        "    with importing(): import email.mime.text\n"
+        "    print(first > 1000, gc.get_freeze_count() <= first)\n"
+    )
+    assert in_a_process(code) == "True True"
+
+
+def test_at_the_end_of_a_process_all_is_frozen():
+    try:
+        with whole_process():
+            assert gc.get_freeze_count() == 0
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_importing_peft_imports_bitsandbytes_and_no_compiler():
+    code = (
+        "import sys, torch\neager = torch.compile\n"
+        "from lorascope.libraries import import_peft\nimport_peft()\n"
+        "print(*(name in sys.modules for name in ('peft', 'bitsandbytes', 'torch._inductor.compile_fx')))\n"
+        "print(torch.compile is eager)"
+    )
+    assert in_a_process(code).split() == ["True", "True", "False", "True"]
+
+
+def test_a_function_is_compiled_by_its_first_call_and_once():
+    asked = []
+
+    def compiler(function, **options):
+        asked.append(options)
+        return torch.compile(function, backend="eager", **options)
+
+    def halved(x):
+        """Half."""
+        return x / 2
+
+    plain, decorated = _when_called(compiler, halved), _when_called(compiler, dynamic=False)(halved)
+    assert not asked
+    assert plain.__doc__ == "Half."
+    for function in (plain, decorated, plain, decorated):
+        assert torch.equal(function(torch.tensor([3.0])), torch.tensor([1.5]))
+    assert asked == [{}, {"dynamic": False}]
+
+
+def test_a_function_that_cannot_be_compiled_fails_when_it_is_called():
+    def compiler(function):
+        raise RuntimeError("no compiler here")
+
+    function = _when_called(compiler, abs)
+    with pytest.raises(RuntimeError, match="no compiler here"):
+        function(1)
