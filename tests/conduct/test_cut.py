@@ -1,7 +1,7 @@
 """A study that is cut, or that several processes work at, comes to what one uninterrupted study comes to."""
 
+import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +9,11 @@ import time
 
 import pytest
 
+from helpers import run_train
 from lorascope.records.store import load_runs
 from lorascope.studies.study import read_study
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENTRY = [sys.executable, "-c", "from lorascope.cli import train; train()"]
 PILOT = ["study.pilot.points=2", "study.pilot.shares=[1]", "study.pilot.extend=0"]
 
@@ -35,52 +37,56 @@ def results(folder):
     return found, study.runs, study.rates, study.notes
 
 
-def start(words):
-    return subprocess.Popen([*ENTRY, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(words, log):
+    with log.open("a") as out:
+        # sums of floats depend on how many threads make them
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([*ENTRY, *words], stdout=out, stderr=subprocess.STDOUT, env=one_thread)
 
 
 def records(folder):
     return len(list(folder.glob("*/run.json")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_was_cut_at_any_point_ends_as_one_that_was_not(number, words, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(at(words, whole)).wait(timeout=300) == 0
-    seed = random.Random(int(number))
-    for runs in (1, 3, 5):  # let so many more begin, and then a moment
-        process = start(at(words, cut))
+@pytest.fixture
+def uncut(tmp_path, monkeypatch):
+    """What a study comes to in one go."""
+
+    def results_of(words):
+        assert run_train(monkeypatch, *at(words, tmp_path / "uncut")) == 0
+        return results(tmp_path / "uncut")
+
+    return results_of
+
+
+def test_a_study_that_was_cut_at_any_point_ends_as_one_that_was_not(words, tmp_path, uncut):
+    cut, log = tmp_path / "cut", tmp_path / "log"
+    moments = random.Random(8)
+    # let so many runs begin, and then a moment
+    for number, runs in ((signal.SIGKILL, 1), (signal.SIGINT, 3), (signal.SIGKILL, 5)):
+        process = start(at(words, cut), log)
         while process.poll() is None and records(cut) < runs:
             time.sleep(0.02)
-        time.sleep(seed.random())
+        time.sleep(moments.random())
         process.send_signal(number)
-        told, _ = process.communicate(timeout=60)
-        assert process.returncode in (-signal.SIGKILL, 75, 130, 0), told
-    trained = {record.name: record.finished for record in load_runs(cut)[0] if str(record.status) == "done"}
-    last = start(at(words, cut))
-    told, _ = last.communicate(timeout=300)
-    assert last.returncode == 0, told
-    assert results(cut) == results(whole)
+        assert process.wait(timeout=120) in (-signal.SIGKILL, 75, 130, 0), log.read_text()
+    done = {record.name: record.finished for record in load_runs(cut)[0] if str(record.status) == "done"}
+    assert start(at(words, cut), log).wait(timeout=300) == 0, log.read_text()
+    assert results(cut) == uncut(words)
     again = {record.name: record.finished for record in load_runs(cut)[0]}
-    assert {name: again[name] for name in trained} == trained, "a finished run was repeated"
+    assert {name: again[name] for name in done} == done, "a finished run was repeated"
 
 
-def test_several_processes_at_one_study_make_each_run_once(words, tmp_path):
-    alone, shared = tmp_path / "alone", tmp_path / "shared"
-    assert start(at(words, alone)).wait(timeout=300) == 0
-    processes = [start(at(words, shared)) for _ in range(2)]
-    told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    assert results(shared) == results(alone)
+def test_several_processes_at_one_study_make_each_run_once(study_words, tmp_path, uncut):
+    shared, log = tmp_path / "shared", tmp_path / "log"
+    processes = [start(at(study_words, shared), log) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0], log.read_text()
+    assert results(shared) == uncut(study_words)
     assert all(len(record.sessions) == 1 for record in load_runs(shared)[0])
 
 
-def test_a_study_in_processes_of_their_own_ends_as_in_one(words, tmp_path):
-    shared, apart = tmp_path / "shared", tmp_path / "apart"
-    words = [word for word in words if not word.startswith("study.pilot")] + ["study.pilot.points=0"]
-    assert start(at(words, shared)).wait(timeout=300) == 0
-    process = start([*at(words, apart), "execution=processes"])
-    told, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    assert results(apart) == results(shared)
-    shutil.rmtree(shared)
+def test_a_study_in_processes_of_their_own_ends_as_in_one(study_words, tmp_path, uncut):
+    apart, log = tmp_path / "apart", tmp_path / "log"
+    words = [*study_words, "study.seeds=[1]"]
+    assert start([*at(words, apart), "execution=processes"], log).wait(timeout=300) == 0, log.read_text()
+    assert results(apart) == uncut(words)

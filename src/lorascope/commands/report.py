@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorascope.errors import ConfigError, RunError, complain
 
@@ -78,8 +78,8 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
         if options.json:
             print(json.dumps(plain(as_dict(found)), indent=1))
     else:
-        places = {key: getattr(options, key) for key in ("html", "csv", "plot")}
-        files = {key: Path(place).expanduser() if place else None for key, place in places.items()}
+        places: dict[str, str | None] = {key: getattr(options, key) for key in ("html", "csv", "plot")}
+        files: dict[str, Any] = {key: Path(place).expanduser() if place else None for key, place in places.items()}
         write_report(folder, console(), mixed=options.mixed, **files)
 
 

@@ -35,7 +35,9 @@ POLL = 2.0  # seconds between two looks at a run that another process holds
 class Door(Protocol):
     """What makes configs of words, and runs of them."""
 
-    one_by_one: bool  # runs are made in this process or wait for each other: they may be handed over singly
+    @property
+    def one_by_one(self) -> bool:
+        """Whether runs wait for each other in any case, so that they may be handed over singly."""
 
     def compose(self, words: Sequence[str]) -> RunConfig:
         """The config of the command's words and these."""
@@ -117,8 +119,8 @@ class Conductor:
             if not runs:
                 break
             self._make(list(runs.values()))
-            for (cell, trial), run in runs.items():
-                losses[cell][trial] = self.known[run.entry.name].loss
+            for (key, trial), run in runs.items():
+                losses[key][trial] = self.known[run.entry.name].loss
         for cell in cells:
             found = choice(settings, losses[id(cell)])
             where = f"{cell.task.name}, {cell.arm.name}"

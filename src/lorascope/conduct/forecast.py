@@ -83,23 +83,30 @@ class Clock:
         self.speed: float | None = None
 
     def seconds(self, config: RunConfig, look: Look) -> float | None:
-        """Of a training; None where the plan or the data cannot be had here."""
+        """Of a training; rows that are not on this machine are bounded by their longest. None where nothing is known."""
         from lorascope.estimate.compute import estimate_compute
 
-        if look.plan is None or (size := self._size(config)) is None:
+        if look.plan is None:
             return None
-        rows, tokens = size
         shapes = self.models[str(config.model)][1]
-        length = min(config.train.max_length, max(1, round(tokens / rows)))
-        work = estimate_compute(config, shapes, look.plan, length=length, rows=rows, tokens=tokens)
+        known: dict[str, int] = {}
+        if size := self._size(config):
+            rows, tokens = size
+            length = min(config.train.max_length, max(1, round(tokens / rows)))
+            known = {"length": length, "rows": rows, "tokens": tokens}
+        work = estimate_compute(config, shapes, look.plan, **known)
+        if work.run is None:
+            return None
         self.speed = self.speed or measured_speed(config)
-        return (work.run or 0.0) / (self.speed * REACHED)
+        return work.run / (self.speed * REACHED)
 
     def _size(self, config: RunConfig) -> tuple[int, int] | None:
-        """Rows and about how many tokens the train half has; rows are read, no tokenizer is."""
+        """Rows and about how many tokens the train half has; rows of this machine are read, no tokenizer is."""
         from lorascope.data.sources import load_rows
         from lorascope.errors import LorascopeError
 
+        if config.dataset.source == "hub" or config.dataset.parts:
+            return None
         key = str(config.dataset)
         if key not in self.sizes:
             try:
