@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from lorascope.studies.paired import paired
 from lorascope.studies.power import POWER, difference_power, equivalence_power
-from lorascope.studies.statistics import paired
 from lorascope.studies.verdicts import FEWEST, Verdict, adjusted, decide
 
 LEVEL = 0.05

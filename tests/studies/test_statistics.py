@@ -12,7 +12,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from lorascope.studies.statistics import FEWEST, Summary, Verdict, contrasts, paired, summary
+from lorascope.studies.paired import paired
+from lorascope.studies.statistics import FEWEST, Summary, Verdict, contrasts, summary
 
 
 def study(differences: dict[str, list[float]], base: float = 0.5) -> dict[str, dict[int, float]]:
