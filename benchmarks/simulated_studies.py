@@ -1,10 +1,10 @@
 """Simulated studies, judged as real ones are: how often any verdict of a study is false, how often a true one is found.
 
-    python benchmarks/simulated_studies.py            2,000 studies a scenario: under a minute
+    python benchmarks/simulated_studies.py            2,000 studies a line: under a minute
 
 Each study has a reference and five arms. The unit is the standard deviation, between seeds, of an arm's difference
-from the reference; the margin is two of them. A verdict is false where it says better or worse of a true difference
-of none or of the other sign, or equivalent of a true difference as large as the margin.
+from the reference; the margin is two of them where nothing else is said. A verdict is false where it says better or
+worse of a true difference of none or of the other sign, or equivalent of a true difference as large as the margin.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from lorascope.studies.paired import paired
 from lorascope.studies.power import POWER, difference_power, equivalence_power
-from lorascope.studies.statistics import paired
 from lorascope.studies.verdicts import FEWEST, Verdict, adjusted, decide
 
-LEVEL, MARGIN = 0.05, 2.0
-SCENARIOS = {  # the arms' true differences from the reference
-    "no difference": (0, 0, 0, 0, 0),
-    "half the margin": (1, 1, 1, -1, -1),
-    "exactly the margin": (2, 2, 2, -2, -2),
-    "twice the margin": (4, 4, 4, -4, -4),
-    "none and the margin": (0, 0, 0, 2, 2),
-    "all of them": (0, 0, 1, -2, 4),
+LEVEL = 0.05
+SCENARIOS: dict[str, tuple[float, tuple[float, ...]]] = {  # the margin, and the arms' true differences
+    "no difference": (2, (0, 0, 0, 0, 0)),
+    "half the margin": (2, (1, 1, 1, -1, -1)),
+    "exactly the margin": (2, (2, 2, 2, -2, -2)),
+    "twice the margin": (2, (4, 4, 4, -4, -4)),
+    "none and the margin": (2, (0, 0, 0, 2, 2)),
+    "all of them": (2, (0, 0, 1, -2, 4)),
+    "no difference, margin 0.2": (0.2, (0, 0, 0, 0, 0)),
+    "none and the margin 1": (1, (0, 1, 1, 1, 1)),
 }
 NOISES = ("normal", "heavy tails", "seed effects", "rare collapse")
 
@@ -66,21 +70,29 @@ def draw(noise: str, differences: tuple[float, ...], studies: int, seeds: int, r
     return values[:, 1:] + numpy.array(differences)[:, None], values[:, :1]
 
 
-def judge(arms: Any, reference: Any, *, margin: float = MARGIN, level: float = LEVEL) -> list[list[Verdict]]:
+Adjust = Callable[[Sequence[float], Sequence[float]], Sequence[Sequence[float]]]
+
+
+def judge(arms: Any, reference: Any, margin: float, adjust: Adjust = adjusted) -> list[list[Verdict]]:
     """The verdicts of every study, by the product's own tests and decisions."""
     tests = paired(arms, reference, margin)
     verdicts = []
     for means, *both in zip(tests.mean.tolist(), tests.p.tolist(), tests.p_equivalence.tolist(), strict=True):
-        of_family = zip(means, *adjusted(*both), strict=True)
-        verdicts.append([decide(mean, p, same, better="higher", level=level) for mean, p, same in of_family])
+        of_family = zip(means, *adjust(*both), strict=True)
+        verdicts.append([decide(mean, p, same, better="higher", level=LEVEL) for mean, p, same in of_family])
     return verdicts
 
 
-def is_false(verdict: Verdict, difference: float) -> bool:
+def is_false(verdict: Verdict, difference: float, margin: float) -> bool:
     """Whether a verdict is denied by the true difference; a higher value is better."""
     return {
-        Verdict.better: difference <= 0, Verdict.worse: difference >= 0, Verdict.equivalent: abs(difference) >= MARGIN
+        Verdict.better: difference <= 0, Verdict.worse: difference >= 0, Verdict.equivalent: abs(difference) >= margin
     }.get(verdict, False)  # fmt: skip
+
+
+def wrong(verdicts: list[list[Verdict]], differences: Sequence[float], margin: float) -> int:
+    """Studies with any false verdict."""
+    return sum(any(is_false(*pair, margin) for pair in zip(study, differences, strict=True)) for study in verdicts)
 
 
 def simulate(scenario: str, noise: str, seeds: int, studies: int) -> Outcome:
@@ -89,16 +101,16 @@ def simulate(scenario: str, noise: str, seeds: int, studies: int) -> Outcome:
     from scipy import stats
 
     rng = numpy.random.default_rng([list(SCENARIOS).index(scenario), NOISES.index(noise), seeds])
-    differences = SCENARIOS[scenario]
+    margin, differences = SCENARIOS[scenario]
     arms, reference = draw(noise, differences, studies, seeds, rng)
-    verdicts = judge(arms, reference)
+    verdicts = judge(arms, reference, margin)
     pairs = [pair for study in verdicts for pair in zip(study, differences, strict=True)]
-    tests = paired(arms, reference, MARGIN)
+    tests = paired(arms, reference, margin)
     reach = stats.t.ppf(1 - LEVEL / 2, seeds - 1) * tests.sd / math.sqrt(seeds)
-    different = [verdict for verdict, difference in pairs if difference and not is_false(verdict, difference)]
+    different = [verdict for verdict, difference in pairs if difference and not is_false(verdict, difference, margin)]
     sure = sum(verdict in (Verdict.better, Verdict.worse) for verdict in different)
     return Outcome(
-        false=sum(any(map(is_false, study, differences)) for study in verdicts),
+        false=wrong(verdicts, differences, margin),
         studies=studies,
         found=sure / (studies * sum(map(bool, differences))) if any(differences) else math.nan,
         equivalent=sum(verdict is Verdict.equivalent for verdict, _ in pairs) / len(pairs),
@@ -109,8 +121,6 @@ def simulate(scenario: str, noise: str, seeds: int, studies: int) -> Outcome:
 
 def table(seeds: int, studies: int) -> list[str]:
     """A scenario's lines, in Markdown."""
-    from statsmodels.stats.proportion import proportion_confint
-
     lines = [
         "| true differences | between seeds | any false verdict | found | equivalent | inconclusive | interval holds |",
         "|---|---|---|---|---|---|---|",
@@ -118,12 +128,67 @@ def table(seeds: int, studies: int) -> list[str]:
     for noise in NOISES:
         for scenario in SCENARIOS:
             one = simulate(scenario, noise, seeds, studies)
-            low, high = proportion_confint(one.false, studies, method="wilson")
             shares = (one.found, one.equivalent, one.inconclusive, one.covered)
             told = " | ".join("" if math.isnan(share) else f"{100 * share:.1f} %" for share in shares)
-            false = f"{100 * one.false / studies:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-            lines.append(f"| {scenario} | {noise} | {false} | {told} |")
+            lines.append(f"| {scenario} | {noise} | {share_told(one.false, studies)} | {told} |")
     return lines
+
+
+def two_holms(shares: float) -> Adjust:
+    """Holm's procedure for the differences and another for equivalence, each at so many shares of the level."""
+
+    def holm(p: Sequence[float]) -> list[float]:
+        # statsmodels' multipletests collects garbage at every call: 0.2 s
+        steps = list(accumulate((sorted(p)[rank] * (len(p) - rank) for rank in range(len(p))), max))
+        return [steps[sorted(p).index(value)] / shares for value in p]
+
+    return lambda p, p_equivalence: (holm(p), holm(p_equivalence))
+
+
+def procedures(studies: int) -> list[str]:
+    """What else could have been chosen, where it shows: ten seeds, a margin of one deviation, four arms at it."""
+    import numpy
+
+    margin, differences = SCENARIOS["none and the margin 1"]
+    arms, reference = draw("normal", differences, studies, 10, numpy.random.default_rng(1))
+    lines = ["| procedure | any false verdict | found | equivalent, rightly |", "|---|---|---|---|"]
+    chosen = {
+        "two of Holm, each at the level": two_holms(1.0),
+        "two of Holm, each at half the level": two_holms(0.5),
+        "one for both": adjusted,
+    }
+    for name, adjust in chosen.items():
+        verdicts = judge(arms, reference, margin, adjust)
+        found = sum(study[1:].count(Verdict.better) for study in verdicts) / (4 * studies)
+        same = sum(study[0] is Verdict.equivalent for study in verdicts) / studies
+        false = share_told(wrong(verdicts, differences, margin), studies)
+        lines.append(f"| {name} | {false} | {100 * found:.1f} % | {100 * same:.1f} % |")
+    return lines
+
+
+def second_looks(studies: int) -> list[str]:
+    """Five seeds, and ten where any arm was inconclusive at five: each look is at the whole level."""
+    import numpy
+
+    lines = ["| true differences | arms | any false verdict at last |", "|---|---|---|"]
+    for scenario in ("no difference, margin 0.2", "exactly the margin"):
+        for arms in (1, 5):
+            margin, differences = SCENARIOS[scenario][0], SCENARIOS[scenario][1][:arms]
+            values, reference = draw("normal", differences, studies, 10, numpy.random.default_rng(2))
+            looks = zip(
+                judge(values[..., :5], reference[..., :5], margin), judge(values, reference, margin), strict=True
+            )
+            last = [second if Verdict.inconclusive in first else first for first, second in looks]
+            lines.append(f"| {scenario} | {arms} | {share_told(wrong(last, differences, margin), studies)} |")
+    return lines
+
+
+def share_told(count: int, total: int) -> str:
+    """A share in percent with its 95 % Wilson interval."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(count, total, method="wilson")
+    return f"{100 * count / total:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def reach(seeds: int, arms: int) -> tuple[float, float]:
@@ -136,6 +201,18 @@ def reach(seeds: int, arms: int) -> tuple[float, float]:
     return difference, margin
 
 
+def reaches() -> list[str]:
+    """The reach of some numbers of seeds, for some numbers of arms beside the reference."""
+    lines = [
+        "| seeds | 1 arm: difference | margin | 3 arms: difference | margin | 5 arms: difference | margin |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seeds in (5, 6, 8, 10, 15, 20, 50):
+        found = [f"{value:.2f}" for arms in (1, 3, 5) for value in reach(seeds, arms)]
+        lines.append(" | ".join([f"| {seeds}", *found]) + " |")
+    return lines
+
+
 def main() -> int:
     """Print a table for each number of seeds, and what each number can tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,13 +223,12 @@ def main() -> int:
         note = f", were verdicts given at fewer than {FEWEST}" if seeds < FEWEST else ""
         print(f"### {seeds} seeds, {options.studies:,} studies a line{note}\n")
         print("\n".join(table(seeds, options.studies)) + "\n")
-    print("| seeds | 1 arm: difference | margin | 3 arms: difference | margin | 5 arms: difference | margin |")
-    print("|---|---|---|---|---|---|---|")
-    for seeds in (5, 6, 8, 10, 15, 20):
-        found = " | ".join(
-            f"{difference:.2f} | {margin:.2f}" for difference, margin in (reach(seeds, k) for k in (1, 3, 5))
-        )
-        print(f"| {seeds} | {found} |")
+    print("### What a number of seeds can tell, in deviations\n")
+    print("\n".join(reaches()) + "\n")
+    print(f"### Other procedures, {5 * options.studies:,} studies\n")
+    print("\n".join(procedures(5 * options.studies)) + "\n")
+    print(f"### Ten seeds where five were inconclusive, {5 * options.studies:,} studies a line\n")
+    print("\n".join(second_looks(5 * options.studies)))
     return 0
 
 

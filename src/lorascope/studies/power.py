@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from lorascope.studies.verdicts import FEWEST
@@ -26,16 +27,17 @@ def more_seeds(n: int, difference: float, sd: float, *, margin: float, level: fl
     Returns:
         None where more than 200 would be needed, or no number would do.
     """
-    import numpy
-
     if sd == 0:
-        # the tests need no more than the fewest seeds, unless they cannot tell at all: neither different nor equivalent
+        # then the tests need no more than the fewest seeds, unless they can tell nothing: neither different nor within
         return max(FEWEST - n, 0) or None
-    further = numpy.arange(max(1, FEWEST - n), MOST + 1)
-    effect, total = difference / sd, n + further
-    powers = difference_power(total, effect, level), equivalence_power(total, effect, margin / sd, level)
-    enough = numpy.maximum(*powers) >= POWER
-    return int(further[enough.argmax()]) if enough.any() else None
+    effect, bound = difference / sd, margin / sd
+
+    def power(more: int) -> float:
+        return float(max(difference_power(n + more, effect, level), equivalence_power(n + more, effect, bound, level)))
+
+    further = range(max(1, FEWEST - n), MOST + 1)
+    found = bisect_left(further, POWER, key=power)  # power rises with seeds
+    return further[found] if found < len(further) else None
 
 
 def difference_power(n: Any, effect: float, level: float) -> Any:
