@@ -8,7 +8,19 @@ from dataclasses import dataclass
 
 from lorascope.studies.curves import Curve
 from lorascope.studies.front import front
-from lorascope.studies.page.axes import Scale, below, grid, plain_number, scale, spread, svg, titles
+from lorascope.studies.page.axes import (
+    BOLD,
+    Scale,
+    below,
+    grid,
+    plain_number,
+    scale,
+    shortened,
+    spread,
+    svg,
+    titles,
+    width,
+)
 from lorascope.studies.page.looks import Looks, colour, dashes, label_places, mark
 from lorascope.studies.page.markup import Markup, element, join
 from lorascope.studies.pilot import Tried
@@ -19,7 +31,7 @@ from lorascope.studies.study import Task
 
 WIDTH, HEIGHT = 360.0, 250.0
 ROW = 36.0  # of the chart of differences
-WIDE, STEP = 300.0, 21.0  # of the panels with a row for each arm
+WIDE, STEP, NAME = 300.0, 21.0, 100.0  # of the panels with a row for each arm; NAME is the longest name's width
 SMALL, LOW = 204.0, 162.0  # of the panels of learning rates
 
 
@@ -70,7 +82,7 @@ def differences(found: Comparison, looks: Looks) -> Markup | None:
     name = _names(x, found.quantity)
     parts += [below(x, value, name(value), floor) for value in spread(x, name, 5)]
     unit = f" ({found.quantity.of_differences})" if found.quantity.of_differences else ""
-    beneath = f"difference to {lines[0].reference}{unit}; shaded: the margin"
+    beneath = f"difference to {shortened(lines[0].reference, 110)}{unit}; shaded: the margin"
     parts.append(element("text", beneath, class_="title", x=x.end, y=height - 4, text_anchor="end"))
     parts += [_difference(found, line, looks, x, 2 + ROW * index) for index, line in enumerate(lines)]
     label = (
@@ -84,17 +96,12 @@ def _difference(found: Comparison, line: Line, looks: Looks, x: Scale, top: floa
     y = top + 25
     return join(
         [
-            element("text", shortened(line.arm, 16), class_="name", x=x.start, y=top + 13),
+            element("text", shortened(line.arm, 110, BOLD), class_="name", x=x.start, y=top + 13),
             element("text", f"{told}  {line.verdict}", class_="value", x=x.end, y=top + 13, text_anchor="end"),
             _bar(looks, line.arm, x, y, line.difference_low, line.difference_high),
             mark(looks, line.arm, x(line.difference or 0.0), y, f"{line.arm}: {told}, {line.words}"),
         ]
     )
-
-
-def shortened(name: str, most: int) -> str:
-    """A name that is not longer than its place."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _bar(looks: Looks, arm: str, x: Scale, y: float, low: float | None, high: float | None) -> Markup | None:
@@ -184,7 +191,7 @@ def rates(arm: str, tried: Sequence[Tried], every: Sequence[Tried], chosen: floa
     known = [one for one in every if one.loss is not None]
     x = scale([one.rate for one in every], 36, SMALL - 10, log=True, room=0.08)
     y = scale([one.loss for one in known], LOW - 34, 12, log=_far([one.loss or 0.0 for one in known]))
-    name = (lambda value: f"{value:g}") if y.log else plain_number(y.ticks(4))
+    name = (lambda value: f"{value:g}") if y.log else plain_number(y.ticks())
     parts: list[object] = [grid(x, y, lambda rate: f"{rate:g}", name, 3)]
     parts.append(element("text", "learning rate", class_="title", x=x.end, y=LOW - 4, text_anchor="end"))
     rungs = sorted({one.rung for one in tried})
@@ -211,24 +218,25 @@ def panel(
     title: str, quantity: Quantity, better: str, spots: Sequence[Spot], base: float | None, looks: Looks
 ) -> Markup:
     """A metric with a row for each arm; the base model's value is a dashed line, or an arrow where it lies far away."""
-    longest = max(len(shortened(spot.arm, 14)) for spot in spots)
+    names = [shortened(spot.arm, NAME, BOLD) for spot in spots]
     floor = 26 + STEP * len(spots)
     ends = [one for spot in spots for one in (spot.value, spot.low, spot.high) if one is not None]
     known = base is not None and math.isfinite(base)
     near = known and not far(base or 0.0, ends)
-    x = scale([*ends, base if near else None], 14 + longest * 6.6, WIDE - 12)
+    x = scale([*ends, base if near else None], 12 + max(width(name, BOLD) for name in names), WIDE - 12)
     name = _names(x, quantity)
     parts: list[object] = [element("line", class_="axis", x1=x.start, x2=x.end, y1=floor, y2=floor)]
     parts += [below(x, value, name(value), floor) for value in spread(x, name, 4)]
-    parts.append(element("text", axis_title(title, quantity, better), class_="title strong", x=2, y=12))
+    parts.append(
+        element("text", shortened(axis_title(title, quantity, better), WIDE), class_="title strong", x=2, y=12)
+    )
     if known:
         parts.append(_base(base or 0.0, minus(quantity.value(base)), near, x, floor))
     for index, spot in enumerate(spots):
         y = 26 + STEP * (index + 0.5)
-        shown = shortened(spot.arm, 14)
         tip = f"{spot.arm}: {minus(quantity.value(spot.value))}{spot.said}"
         parts.append(element("line", class_="grid", x1=x.start, x2=x.end, y1=y, y2=y))
-        parts.append(element("text", shown, class_="name", x=x.start - 8, y=y + 3.8, text_anchor="end"))
+        parts.append(element("text", names[index], class_="name", x=x.start - 8, y=y + 3.8, text_anchor="end"))
         parts.append(_bar(looks, spot.arm, x, y, spot.low, spot.high))
         parts.append(mark(looks, spot.arm, x(spot.value), y, tip))
     return svg(WIDE, floor + 34, f"{title} of each arm, with intervals", *parts)

@@ -59,25 +59,27 @@ def sentences(one: Comparison) -> list[list[object]]:
         lines = [line for line in one.lines if line.verdict == verdict]
         lines.sort(key=lambda line: -abs(line.difference or 0.0))
         if lines:
-            named = _listed([[element("b", line.arm), f" ({_by(one, line)})"] for line in lines])
+            named = _listed([[_name(line.arm), f" ({_by(one, line)})"] for line in lines])
             made.append([*named, f" {_be(lines)} ", element("strong", words), f" {lines[0].reference}."])
     for line in (line for line in one.lines if line.verdict == Verdict.inconclusive):
         more = f"about {line.more_seeds} seeds more might tell" if line.more_seeds else "more seeds would hardly tell"
-        made.append(
-            [element("b", line.arm), f" ({_by(one, line)}) is ", element("strong", "inconclusive"), f": {more}."]
-        )
+        made.append([_name(line.arm), f" ({_by(one, line)}) is ", element("strong", "inconclusive"), f": {more}."])
     for line in (line for line in one.lines if line.verdict == Verdict.too_few):
         why = f": {line.reason}" if line.reason else f": {FEWEST} are needed"
         by = f" ({_by(one, line)})" if line.difference is not None else ""
-        made.append([element("b", line.arm), by, " has ", element("strong", "too few seeds for a verdict"), f"{why}."])
+        made.append([_name(line.arm), by, " has ", element("strong", "too few seeds for a verdict"), f"{why}."])
     for line in (line for line in one.lines if line.verdict == REFERENCE and line.reason):
-        made.append(["The reference ", element("b", line.arm), f" has only {line.reason}."])
+        made.append(["The reference ", _name(line.arm), f" has only {line.reason}."])
     return made or [["There is no arm to compare."]]
 
 
 def _by(one: Comparison, line: Line) -> str:
     told = one.quantity.difference(line.difference, line.difference_low, line.difference_high)
     return minus(told).replace(" ", "\u00a0")  # an interval is read as one word
+
+
+def _name(arm: str) -> Markup:
+    return element("b", arm, dir="auto")  # a name that reads from the right turns nothing else around
 
 
 def _be(lines: Sequence[Line]) -> str:

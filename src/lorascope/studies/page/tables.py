@@ -60,7 +60,7 @@ def _verdict(line: Line) -> Markup:
 def named(looks: Looks, arm: str) -> Markup:
     """An arm's name behind its mark."""
     picture = element("svg", mark(looks, arm, 7, 7), viewBox="0 0 14 14", class_="key", aria_hidden="true")
-    return element("span", picture, arm, class_="arm")
+    return element("span", picture, element("bdi", arm), class_="arm")
 
 
 def costs(found: Findings, looks: Looks) -> Markup:
