@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from lorascope.studies.verdicts import FEWEST
@@ -26,34 +27,39 @@ def more_seeds(n: int, difference: float, sd: float, *, margin: float, level: fl
     Returns:
         None where more than 200 would be needed, or no number would do.
     """
-    import numpy
-
     if sd == 0:
-        # the tests need no more than the fewest seeds, unless they cannot tell at all: neither different nor equivalent
+        # then the tests need no more than the fewest seeds, unless they can tell nothing: neither different nor within
         return max(FEWEST - n, 0) or None
-    further = numpy.arange(max(1, FEWEST - n), MOST + 1)
-    effect, total = difference / sd, n + further
-    powers = difference_power(total, effect, level), equivalence_power(total, effect, margin / sd, level)
-    enough = numpy.maximum(*powers) >= POWER
-    return int(further[enough.argmax()]) if enough.any() else None
+    effect, bound = difference / sd, margin / sd
+
+    def power(more: int) -> float:
+        return float(max(difference_power(n + more, effect, level), equivalence_power(n + more, effect, bound, level)))
+
+    further = range(max(1, FEWEST - n), MOST + 1)
+    found = bisect_left(further, POWER, key=power)  # power rises with seeds
+    return further[found] if found < len(further) else None
 
 
 def difference_power(n: Any, effect: float, level: float) -> Any:
-    """Power of the two-sided paired t test at n seeds; effect is the difference in standard deviations."""
-    from statsmodels.stats.power import ttest_power
-
-    return ttest_power(abs(effect), n, level)
+    """Power of the two-sided paired t test to find the right sign at n seeds; effect is a difference in deviations."""
+    return _one_sided(n, abs(effect), level / 2)
 
 
 def equivalence_power(n: Any, effect: float, margin: float, level: float) -> Any:
-    """Power of the two one-sided paired t tests at n seeds; effect and margin are in standard deviations.
+    """Power of the two one-sided paired t tests at n seeds; effect and margin are in deviations.
 
-    The powers of the two tests, less one: what both reject together, by Boole's inequality at least that much, and
-    exactly that as soon as failing both at once is out of the question (Phillips, 1990, J. Pharmacokinetics and
-    Biopharmaceutics 18(2)).
+    The powers of the two tests, less one: by Bonferroni's inequality both reject at least that often, and just so often
+    where they cannot both fail to (Phillips, 1990, J. Pharmacokinetics and Biopharmaceutics 18(2)).
     """
+    import numpy
+
+    return numpy.maximum(_one_sided(n, margin - effect, level) + _one_sided(n, margin + effect, level) - 1, 0.0)
+
+
+def _one_sided(n: Any, effect: float, level: float) -> Any:
+    """Power of a one-sided t test; far out, where the noncentral t underflows to NaN, it is none or all."""
     import numpy
     from statsmodels.stats.power import ttest_power
 
-    sides = [ttest_power(margin + sign * effect, n, level, alternative="larger") for sign in (-1, 1)]
-    return numpy.maximum(sides[0] + sides[1] - 1, 0.0)
+    power = ttest_power(effect, n, level, alternative="larger")
+    return numpy.where(numpy.isnan(power), float(effect > 0), power)

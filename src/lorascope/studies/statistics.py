@@ -124,13 +124,17 @@ def paired(arm: Any, reference: Any, margin: float) -> Paired:
         nothing = numpy.full(difference.shape[:-1], numpy.nan)
         return Paired(n=n, mean=nothing, sd=nothing, p=nothing, p_equivalence=nothing)
     rounding = ROUNDING * numpy.maximum(numpy.abs(arm), numpy.abs(reference)).max(axis=-1)
-    mean = _settled(difference.mean(axis=-1), rounding)
+    # divided by the largest, so that neither sum nor squares overflow
+    unit = numpy.abs(difference).max(axis=-1)
+    unit = numpy.where(unit == 0, 1.0, unit)
+    scaled = difference / unit[..., None]
+    mean = _settled(scaled.mean(axis=-1) * unit, rounding)
     if n == 1:
         nothing = numpy.full_like(mean, numpy.nan)
         return Paired(n=n, mean=mean, sd=nothing, p=nothing, p_equivalence=nothing)
-    sd = _settled(difference.std(axis=-1, ddof=1), rounding)
     gap = _settled(margin - numpy.abs(mean), rounding)
-    with numpy.errstate(divide="ignore", invalid="ignore"):
+    with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        sd = _settled(scaled.std(axis=-1, ddof=1) * unit, rounding)
         error = sd / math.sqrt(n)
         p = 2 * stats.t.sf(numpy.abs(mean) / error, n - 1)
         p_equivalence = stats.t.sf(gap / error, n - 1)  # the side that is nearer has the larger p
@@ -163,8 +167,8 @@ def _interval(n: int, mean: float, sd: float, level: float) -> tuple[float | Non
     if n < 2:
         return None, None
     half = float(stats.t.ppf(1 - level / 2, n - 1)) * sd / math.sqrt(n)
-    return mean - half, mean + half
+    return _known(mean - half), _known(mean + half)
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None
