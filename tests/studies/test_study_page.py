@@ -218,7 +218,7 @@ def test_ticks_are_round_few_and_within_the_range(low, wide, most):
     assert all(low - 1e-6 * wide <= one <= high + 1e-6 * wide for one in found)
     if len(found) > 1:
         step = (found[-1] - found[0]) / (len(found) - 1)
-        assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 3) in (1, 2, 5)
+        assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 3) in (1, 2, 5, 10)
 
 
 @given(st.floats(1e-9, 1e9), st.floats(1.2, 1e6), st.integers(2, 8))

@@ -290,3 +290,14 @@ def test_an_arms_own_rank_and_size_stand_in_for_runs_that_have_no_plan(tmp_path)
         keep(tmp_path, one, run.name)
     rows = result_rows(find(tmp_path))
     assert {(row["ranks"], row["parameters"], row["metric"]) for row in rows} == {("16", 77, METRIC.name)}
+
+
+@pytest.mark.parametrize("field", ["reference", "arms", "tasks"])
+def test_a_study_that_names_what_it_does_not_have_is_one_message(study, field, capsys):
+    path = study / "study.json"
+    raw = json.loads(path.read_text())
+    raw[field] = "nobody" if field == "reference" else raw[field][1:]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(SystemExit):
+        main(["report", str(study)])
+    assert "is damaged: it has no" in capsys.readouterr().err

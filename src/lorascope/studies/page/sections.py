@@ -119,7 +119,7 @@ def quality(found: Findings, looks: Looks) -> Markup | None:
             drawn.append((task.name, charts.fronts(task, lines, one.quantity, looks)))
     if not drawn:
         return None
-    lead = "On the line lie the arms that no other beats in one of both without losing in the other; the rest is pale."
+    lead = "On the line lie the arms that no other beats in one of both without losing in the other. Others are hollow."
     return section("front", "Quality against trainable parameters", arms_of(found, looks), figures(drawn), lead=lead)
 
 
