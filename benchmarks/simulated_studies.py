@@ -1,10 +1,10 @@
 """Simulated studies, judged as real ones are: how often any verdict of a study is false, how often a true one is found.
 
-    python benchmarks/simulated_studies.py            2,000 studies a scenario: under a minute
+    python benchmarks/simulated_studies.py            2,000 studies a line: under a minute
 
 Each study has a reference and five arms. The unit is the standard deviation, between seeds, of an arm's difference
-from the reference; the margin is two of them. A verdict is false where it says better or worse of a true difference
-of none or of the other sign, or equivalent of a true difference as large as the margin.
+from the reference; the margin is two of them where nothing else is said. A verdict is false where it says better or
+worse of a true difference of none or of the other sign, or equivalent of a true difference as large as the margin.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from lorascope.studies.paired import paired
 from lorascope.studies.power import POWER, difference_power, equivalence_power
-from lorascope.studies.statistics import paired
 from lorascope.studies.verdicts import FEWEST, Verdict, adjusted, decide
 
-LEVEL, MARGIN = 0.05, 2.0
-SCENARIOS = {  # the arms' true differences from the reference
-    "no difference": (0, 0, 0, 0, 0),
-    "half the margin": (1, 1, 1, -1, -1),
-    "exactly the margin": (2, 2, 2, -2, -2),
-    "twice the margin": (4, 4, 4, -4, -4),
-    "none and the margin": (0, 0, 0, 2, 2),
-    "all of them": (0, 0, 1, -2, 4),
+LEVEL = 0.05
+SCENARIOS: dict[str, tuple[float, tuple[float, ...]]] = {  # the margin, and the arms' true differences
+    "no difference": (2, (0, 0, 0, 0, 0)),
+    "half the margin": (2, (1, 1, 1, -1, -1)),
+    "exactly the margin": (2, (2, 2, 2, -2, -2)),
+    "twice the margin": (2, (4, 4, 4, -4, -4)),
+    "none and the margin": (2, (0, 0, 0, 2, 2)),
+    "all of them": (2, (0, 0, 1, -2, 4)),
+    "no difference, margin 0.2": (0.2, (0, 0, 0, 0, 0)),
+    "none and the margin 1": (1, (0, 1, 1, 1, 1)),
 }
 NOISES = ("normal", "heavy tails", "seed effects", "rare collapse")
 
@@ -81,11 +83,16 @@ def judge(arms: Any, reference: Any, margin: float, adjust: Adjust = adjusted) -
     return verdicts
 
 
-def is_false(verdict: Verdict, difference: float, margin: float = MARGIN) -> bool:
+def is_false(verdict: Verdict, difference: float, margin: float) -> bool:
     """Whether a verdict is denied by the true difference; a higher value is better."""
     return {
         Verdict.better: difference <= 0, Verdict.worse: difference >= 0, Verdict.equivalent: abs(difference) >= margin
     }.get(verdict, False)  # fmt: skip
+
+
+def wrong(verdicts: list[list[Verdict]], differences: Sequence[float], margin: float) -> int:
+    """Studies with any false verdict."""
+    return sum(any(is_false(*pair, margin) for pair in zip(study, differences, strict=True)) for study in verdicts)
 
 
 def simulate(scenario: str, noise: str, seeds: int, studies: int) -> Outcome:
@@ -94,16 +101,16 @@ def simulate(scenario: str, noise: str, seeds: int, studies: int) -> Outcome:
     from scipy import stats
 
     rng = numpy.random.default_rng([list(SCENARIOS).index(scenario), NOISES.index(noise), seeds])
-    differences = SCENARIOS[scenario]
+    margin, differences = SCENARIOS[scenario]
     arms, reference = draw(noise, differences, studies, seeds, rng)
-    verdicts = judge(arms, reference, MARGIN)
+    verdicts = judge(arms, reference, margin)
     pairs = [pair for study in verdicts for pair in zip(study, differences, strict=True)]
-    tests = paired(arms, reference, MARGIN)
+    tests = paired(arms, reference, margin)
     reach = stats.t.ppf(1 - LEVEL / 2, seeds - 1) * tests.sd / math.sqrt(seeds)
-    different = [verdict for verdict, difference in pairs if difference and not is_false(verdict, difference)]
+    different = [verdict for verdict, difference in pairs if difference and not is_false(verdict, difference, margin)]
     sure = sum(verdict in (Verdict.better, Verdict.worse) for verdict in different)
     return Outcome(
-        false=sum(any(map(is_false, study, differences)) for study in verdicts),
+        false=wrong(verdicts, differences, margin),
         studies=studies,
         found=sure / (studies * sum(map(bool, differences))) if any(differences) else math.nan,
         equivalent=sum(verdict is Verdict.equivalent for verdict, _ in pairs) / len(pairs),
@@ -142,7 +149,7 @@ def procedures(studies: int) -> list[str]:
     """What else could have been chosen, where it shows: ten seeds, a margin of one deviation, four arms at it."""
     import numpy
 
-    margin, differences = 1.0, (0, 1, 1, 1, 1)
+    margin, differences = SCENARIOS["none and the margin 1"]
     arms, reference = draw("normal", differences, studies, 10, numpy.random.default_rng(1))
     lines = ["| procedure | any false verdict | found | equivalent, rightly |", "|---|---|---|---|"]
     chosen = {
@@ -152,10 +159,27 @@ def procedures(studies: int) -> list[str]:
     }
     for name, adjust in chosen.items():
         verdicts = judge(arms, reference, margin, adjust)
-        wrong = sum(any(map(is_false, study, differences, [margin] * 5)) for study in verdicts)
         found = sum(study[1:].count(Verdict.better) for study in verdicts) / (4 * studies)
         same = sum(study[0] is Verdict.equivalent for study in verdicts) / studies
-        lines.append(f"| {name} | {share_told(wrong, studies)} | {100 * found:.1f} % | {100 * same:.1f} % |")
+        false = share_told(wrong(verdicts, differences, margin), studies)
+        lines.append(f"| {name} | {false} | {100 * found:.1f} % | {100 * same:.1f} % |")
+    return lines
+
+
+def second_looks(studies: int) -> list[str]:
+    """Five seeds, and ten where any arm was inconclusive at five: each look is at the whole level."""
+    import numpy
+
+    lines = ["| true differences | arms | any false verdict at last |", "|---|---|---|"]
+    for scenario in ("no difference, margin 0.2", "exactly the margin"):
+        for arms in (1, 5):
+            margin, differences = SCENARIOS[scenario][0], SCENARIOS[scenario][1][:arms]
+            values, reference = draw("normal", differences, studies, 10, numpy.random.default_rng(2))
+            looks = zip(
+                judge(values[..., :5], reference[..., :5], margin), judge(values, reference, margin), strict=True
+            )
+            last = [second if Verdict.inconclusive in first else first for first, second in looks]
+            lines.append(f"| {scenario} | {arms} | {share_told(wrong(last, differences, margin), studies)} |")
     return lines
 
 
@@ -183,7 +207,7 @@ def reaches() -> list[str]:
         "| seeds | 1 arm: difference | margin | 3 arms: difference | margin | 5 arms: difference | margin |",
         "|---|---|---|---|---|---|---|",
     ]
-    for seeds in (5, 6, 8, 10, 15, 20):
+    for seeds in (5, 6, 8, 10, 15, 20, 50):
         found = [f"{value:.2f}" for arms in (1, 3, 5) for value in reach(seeds, arms)]
         lines.append(" | ".join([f"| {seeds}", *found]) + " |")
     return lines
@@ -202,7 +226,9 @@ def main() -> int:
     print("### What a number of seeds can tell, in deviations\n")
     print("\n".join(reaches()) + "\n")
     print(f"### Other procedures, {5 * options.studies:,} studies\n")
-    print("\n".join(procedures(5 * options.studies)))
+    print("\n".join(procedures(5 * options.studies)) + "\n")
+    print(f"### Ten seeds where five were inconclusive, {5 * options.studies:,} studies a line\n")
+    print("\n".join(second_looks(5 * options.studies)))
     return 0
 
 

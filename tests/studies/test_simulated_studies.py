@@ -26,10 +26,10 @@ def test_the_chance_of_any_false_verdict_is_at_most_the_level(noise, seeds):
 
 def test_the_test_would_see_a_broken_promise():
     """Without any adjustment for five arms; and where one training in ten collapses, as docs/statistics.md says."""
-    differences = simulated.SCENARIOS["exactly the margin"]
+    margin, differences = simulated.SCENARIOS["exactly the margin"]
     arms, reference = simulated.draw("normal", differences, 300, 5, numpy.random.default_rng(0))
-    verdicts = simulated.judge(arms, reference, simulated.MARGIN, lambda *both: both)
-    assert above(sum(any(map(simulated.is_false, study, differences)) for study in verdicts), 300)
+    verdicts = simulated.judge(arms, reference, margin, lambda *both: both)
+    assert above(simulated.wrong(verdicts, differences, margin), 300)
     assert above(simulated.simulate("exactly the margin", "rare collapse", 10, 300).false, 300)
 
 
@@ -47,12 +47,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say(noise):
 
 @pytest.mark.parametrize("noise", ["normal", "rare collapse"])
 def test_the_simulation_judges_as_contrasts_does(noise):
-    differences = simulated.SCENARIOS["all of them"]
+    margin, differences = simulated.SCENARIOS["all of them"]
     arms, reference = simulated.draw(noise, differences, 20, 6, numpy.random.default_rng(5))
-    for study, expected in enumerate(simulated.judge(arms, reference, simulated.MARGIN)):
+    for study, expected in enumerate(simulated.judge(arms, reference, margin)):
         values = {f"arm {number}": dict(enumerate(row.tolist())) for number, row in enumerate(arms[study])}
         values["reference"] = dict(enumerate(reference[study, 0].tolist()))
-        found = contrasts(values, "reference", better="higher", margin=simulated.MARGIN, level=simulated.LEVEL)
+        found = contrasts(values, "reference", better="higher", margin=margin, level=simulated.LEVEL)
         assert [one.verdict for one in found] == expected
 
 

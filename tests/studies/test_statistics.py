@@ -9,9 +9,11 @@ import warnings
 import numpy
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from lorascope.studies.statistics import FEWEST, Summary, Verdict, contrasts, paired, summary
+from lorascope.studies.paired import paired
+from lorascope.studies.statistics import FEWEST, Summary, Verdict, contrasts, summary
 
 
 def study(differences: dict[str, list[float]], base: float = 0.5) -> dict[str, dict[int, float]]:
@@ -69,6 +71,17 @@ def test_every_verdict_there_is():
         assert words == {
             "up": up, "down": down, "same": "equivalent", "unsure": "inconclusive", "few": "too few seeds",
         }  # fmt: skip
+
+
+def test_more_seeds_are_asked_at_the_share_of_one_arm():
+    differences = [0.1, 0.9, -0.3, 0.8, 0.4, 0.2]
+    alone = one(differences, margin=0.1)
+    effect = numpy.mean(differences) / numpy.std(differences, ddof=1)
+    assert alone.more_seeds == math.ceil(TTestPower().solve_power(effect, alpha=0.05, power=0.8)) - 6
+    found = contrasts(study(dict.fromkeys("abc", differences)), "reference", better="higher", margin=0.1)
+    n = math.ceil(TTestPower().solve_power(effect, alpha=0.05 / 3, power=0.8))
+    assert [each.more_seeds for each in found] == [n - 6] * 3
+    assert n - 6 > alone.more_seeds
 
 
 def test_arms_come_in_the_order_of_the_values_without_the_reference():

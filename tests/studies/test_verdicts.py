@@ -96,6 +96,7 @@ def test_a_sure_difference_within_the_margin_is_equivalent():
     assert decide(0.1, 0.001, 0.001, better="higher", level=0.05) is Verdict.equivalent
     assert decide(0.1, 0.06, 0.06, better="higher", level=0.05) is Verdict.inconclusive
     assert decide(0.1, 0.05, 0.06, better="higher", level=0.05) is Verdict.better
+    assert decide(0.1, 0.06, 0.05, better="higher", level=0.05) is Verdict.equivalent
 
 
 def test_verdicts_are_plain_words():

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from lorascope.studies.paired import paired
 from lorascope.studies.power import more_seeds
 from lorascope.studies.study import Values
 from lorascope.studies.verdicts import FEWEST, Verdict, adjusted, decide
-
-ROUNDING = 16 * 2.0**-52  # of the values: what is closer is the same number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +39,6 @@ class Summary:
     high: float | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Paired t tests, an array element for each comparison; NaN where one seed or none tells nothing."""
-
-    n: int
-    mean: Any
-    sd: Any
-    p: Any  # two-sided, of no difference
-    p_equivalence: Any  # the larger of two one-sided tests against the margin
-
-
 def contrasts(values: Values, reference: str, *, better: str, margin: float, level: float = 0.05) -> list[Contrast]:
     """Every other arm against the reference, in the order of `values`: one family, one task, one view.
 
@@ -70,24 +57,23 @@ def contrasts(values: Values, reference: str, *, better: str, margin: float, lev
         level: of the family, 0 to 1.
     """
     arms = [arm for arm in values if arm != reference]
-    found = {arm: paired(*_common(values[arm], values.get(reference, {})), margin) for arm in arms}
-    ready = {arm: one.n >= FEWEST for arm, one in found.items()}
+    found = [paired(*_common(values[arm], values.get(reference, {})), margin) for arm in arms]
     tests = adjusted(
-        [float(found[arm].p) if ready[arm] else None for arm in arms],
-        [float(found[arm].p_equivalence) if ready[arm] else None for arm in arms],
+        [float(one.p) if one.n >= FEWEST else None for one in found],
+        [float(one.p_equivalence) if one.n >= FEWEST else None for one in found],
     )
     made = []
-    for arm, p, p_equivalence in zip(arms, *tests, strict=True):
-        one = found[arm]
-        mean, sd = float(one.mean), float(one.sd)
-        verdict = decide(mean, p, p_equivalence, better=better, level=level) if ready[arm] else Verdict.too_few
-        low, high = _interval(one.n, mean, sd, level)
-        open_ = verdict in (Verdict.inconclusive, Verdict.too_few) and one.n > 1
+    for arm, one, p, p_equivalence in zip(arms, found, *tests, strict=True):
+        n, mean, sd = one.n, float(one.mean), float(one.sd)
+        ready = n >= FEWEST
+        verdict = decide(mean, p, p_equivalence, better=better, level=level) if ready else Verdict.too_few
+        settled = verdict not in (Verdict.inconclusive, Verdict.too_few)
+        further = None if settled or n < 2 else more_seeds(n, mean, sd, margin=margin, level=level / len(arms))
+        low, high = _interval(n, mean, sd, level)
         made.append(
             Contrast(
-                arm=arm, n=one.n, difference=_known(mean), sd=_known(sd), low=low, high=high,
-                p=p if ready[arm] else None, p_equivalence=p_equivalence if ready[arm] else None, verdict=verdict,
-                more_seeds=more_seeds(one.n, mean, sd, margin=margin, level=level / len(arms)) if open_ else None,
+                arm=arm, n=n, difference=_known(mean), sd=_known(sd), low=low, high=high, p=p if ready else None,
+                p_equivalence=p_equivalence if ready else None, verdict=verdict, more_seeds=further,
             )
         )  # fmt: skip
     return made
@@ -101,58 +87,6 @@ def summary(values: Iterable[float], *, level: float = 0.05) -> Summary:
     one = paired(kept, numpy.zeros_like(kept), 0.0)
     low, high = _interval(one.n, float(one.mean), float(one.sd), level)
     return Summary(n=one.n, mean=_known(float(one.mean)), sd=_known(float(one.sd)), low=low, high=high)
-
-
-def paired(arm: Any, reference: Any, margin: float) -> Paired:
-    """Paired t tests of arm minus reference over the last axis, which is seeds.
-
-    Two-sided against no difference (Student, 1908), and two one-sided tests against the margin (Schuirmann, 1987), as
-    `scipy.stats.ttest_rel` and `statsmodels.stats.weightstats.ttost_paired` give them, for any number of comparisons at
-    once and without their warnings where the differences have no variance.
-
-    Args:
-        arm: (…, seeds), finite.
-        reference: (…, seeds), the same seeds in the same order.
-        margin: in the same unit.
-    """
-    import numpy
-    from scipy import stats
-
-    difference = numpy.asarray(arm, dtype=float) - numpy.asarray(reference, dtype=float)
-    n = difference.shape[-1]
-    if n == 0:
-        nothing = numpy.full(difference.shape[:-1], numpy.nan)
-        return Paired(n=n, mean=nothing, sd=nothing, p=nothing, p_equivalence=nothing)
-    rounding = ROUNDING * numpy.maximum(numpy.abs(arm), numpy.abs(reference)).max(axis=-1)
-    # divided by the largest, so that neither sum nor squares overflow
-    unit = numpy.abs(difference).max(axis=-1)
-    unit = numpy.where(unit == 0, 1.0, unit)
-    scaled = difference / unit[..., None]
-    mean = _settled(scaled.mean(axis=-1) * unit, rounding)
-    if n == 1:
-        nothing = numpy.full_like(mean, numpy.nan)
-        return Paired(n=n, mean=mean, sd=nothing, p=nothing, p_equivalence=nothing)
-    gap = _settled(margin - numpy.abs(mean), rounding)
-    with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sd = _settled(scaled.std(axis=-1, ddof=1) * unit, rounding)
-        error = sd / math.sqrt(n)
-        p = 2 * stats.t.sf(numpy.abs(mean) / error, n - 1)
-        p_equivalence = stats.t.sf(gap / error, n - 1)  # the side that is nearer has the larger p
-    return Paired(n=n, mean=mean, sd=sd, p=_or_one(p), p_equivalence=_or_one(p_equivalence))
-
-
-def _settled(value: Any, rounding: Any) -> Any:
-    """Zero where only rounding is left of it."""
-    import numpy
-
-    return numpy.where(numpy.abs(value) <= rounding, 0.0, value)
-
-
-def _or_one(p: Any) -> Any:
-    """Nothing divided by nothing denies nothing."""
-    import numpy
-
-    return numpy.where(numpy.isnan(p), 1.0, p)
 
 
 def _common(arm: dict[int, float], reference: dict[int, float]) -> tuple[list[float], list[float]]:
