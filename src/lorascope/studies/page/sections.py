@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lorascope.studies.curves import learning_curves
 from lorascope.studies.findings import Findings
 from lorascope.studies.front import points
-from lorascope.studies.page import charts, coverage, tables
+from lorascope.studies.page import charts, coverage, small, tables
 from lorascope.studies.page.charts import minus
 from lorascope.studies.page.looks import Looks, legend
 from lorascope.studies.page.markup import Markup, element
@@ -150,7 +150,7 @@ def rates(found: Findings, looks: Looks) -> Markup | None:
                 words = "none chosen yet" if chosen is None else f"{chosen:g}"
                 words += f", the {end} that was tried" if end else ""
                 name = element("span", element("b", arm.name), f" {words}")
-                drawn.append((name, charts.rates(arm.name, own, every, chosen, looks)))
+                drawn.append((name, small.rates(arm.name, own, every, chosen, looks)))
         if drawn:
             parts += [element("h3", task.name), figures(drawn, "small")]
     if not parts:
