@@ -8,7 +8,7 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report faults check-audit docs lock image clean FORCE
+.PHONY: help setup demo test lint types pytest format report faults check-audit check-browser docs lock image clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ faults: setup ## kill, starve and disturb runs, resume them, compare bit by bit:
 
 check-audit: setup ## the pinned dependencies against the advisory database
 	@$(BIN)/python scripts/audit.py
+
+check-browser: setup ## a report's page in headless Chromium, wide and narrow, light and dark; skips itself without one
+	@$(BIN)/python scripts/check_report.py --screenshots build/screenshots
 
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs

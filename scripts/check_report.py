@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def check(browser: Browser, page: Path, size: str, theme: str, screenshots: Path
         wrong.append(f"the page is {found['scroll']} px wide: {', '.join(found['wide'])}")
     if not found["charts"]:
         wrong.append("there is no chart")
-    if (sum(map(int, found["paper"].strip("rgb()").split(","))) > 384) != (theme == "light"):
+    if (sum(map(int, re.findall(r"\d+", found["paper"])[:3])) > 384) != (theme == "light"):
         wrong.append(f"its paper is {found['paper']}")
     return wrong + [f"a text is cut off: {text}" for text in found["cut"]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorascope.errors import ConfigError, RunError, complain
 
@@ -78,9 +78,12 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
         if options.json:
             print(json.dumps(plain(as_dict(found)), indent=1))
     else:
-        places: dict[str, str | None] = {key: getattr(options, key) for key in ("html", "csv", "plot")}
-        files: dict[str, Any] = {key: Path(place).expanduser() if place else None for key, place in places.items()}
-        write_report(folder, console(), mixed=options.mixed, **files)
+        html, csv, plot = map(_place, (options.html, options.csv, options.plot))
+        write_report(folder, console(), mixed=options.mixed, html=html, csv=csv, plot=plot)
+
+
+def _place(file: str | None) -> Path | None:
+    return Path(file).expanduser() if file else None
 
 
 def _runs(options: argparse.Namespace, names: set[str] | None = None) -> None:

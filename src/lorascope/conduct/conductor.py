@@ -223,7 +223,7 @@ class Conductor:
         """The report; then what failed, as an error."""
         from lorascope.studies.study_report import write_report
 
-        write_report(self.folder, self.out)
+        write_report(self.folder, self.out, tell=True)
         if self.failed:
             lines = "\n    ".join(f"{title}: {reason}" for title, reason in self.failed.items())
             raise RunError(

@@ -83,7 +83,7 @@ class Clock:
         self.speed: float | None = None
 
     def seconds(self, config: RunConfig, look: Look) -> float | None:
-        """Of a training; rows that are not on this machine are bounded by their longest. None where nothing is known."""
+        """Of a training, rows that are not on this machine as long as can be; None where nothing is known."""
         from lorascope.estimate.compute import estimate_compute
 
         if look.plan is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorascope.errors import RunError
 from lorascope.records.record import RunRecord
 from lorascope.studies.cost import Cost, costs, stages
 from lorascope.studies.report import count, differing_versions
@@ -62,8 +63,20 @@ def find(folder: Path, *, mixed: bool = False) -> Findings:
         RunError: when there is no study, or its file cannot be read.
     """
     study = read_study(folder)
+    _check(study, folder)
     records = records_of(study, folder)
     return Findings(folder, study, records, comparisons(study, records, mixed=mixed), costs(study, records))
+
+
+def _check(study: Study, folder: Path) -> None:
+    """Refuse a study whose runs name what it does not have."""
+    arms, tasks = {arm.name for arm in study.arms}, {task.name for task in study.tasks}
+    unknown = [f"arm '{run.arm}'" for run in study.runs if run.arm not in arms]
+    unknown += [f"task '{run.task}'" for run in study.runs if run.task not in tasks]
+    unknown += [f"reference '{study.reference}'"] if study.reference not in arms else []
+    if unknown:
+        place, remedy = str(folder / FILE), "Run the study's command again: it is written anew."
+        raise RunError(place, f"is damaged: it has no {unknown[0]}, which it names.", remedy)
 
 
 def result_rows(found: Findings) -> list[Row]:

@@ -166,7 +166,7 @@ def _why(record: RunRecord | None, metric: str) -> str:
     if record is None:
         return "not run yet"
     if record.status is Status.done:
-        return f"done without {metric}" if record.metric(metric) is None else f"with a {metric} that is no number"
+        return f"without {metric}" if record.metric(metric) is None else f"whose {metric} is no number"
     return f"{record.status}{first_line(record.error)}"
 
 

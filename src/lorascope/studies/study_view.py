@@ -11,6 +11,7 @@ from lorascope.studies.report import count
 from lorascope.studies.standings import LOSS, Comparison, Line
 from lorascope.studies.study import Study
 
+NAME = 20  # letters of an arm's name; longer ones are cut off
 STYLES = {"better": "green", "worse": "red", "no verdict": "yellow"}
 
 
@@ -51,14 +52,15 @@ def title(study: Study, one: Comparison) -> str:
 
 def _table(study: Study, one: Comparison) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("arm", "rank"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("arm", no_wrap=True, max_width=NAME)
+    table.add_column("rank", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     for name in (one.task.metric, *([] if one.task.metric == LOSS else ["eval loss"])):
         table.add_column(Text(name), justify="right", no_wrap=True)
     # 1 - level would be the tests'; the intervals of differences have that level too
-    table.add_column(Text(f"to {study.reference} ({100 * (1 - study.level):g} %)"), no_wrap=True)
-    table.add_column("verdict")
+    reference = study.reference if len(study.reference) <= NAME else f"{study.reference[: NAME - 1]}…"
+    table.add_column(Text(f"to {reference} ({100 * (1 - study.level):g} %)"), no_wrap=True)
+    table.add_column("verdict", min_width=14)
     for line in one.lines:
         table.add_row(*_cells(one, line))
     return table

@@ -1,4 +1,4 @@
-"""What W&B is told of a study: its table and its page come in, a W&B run of its own beside those of its runs goes out."""
+"""What W&B is told of a study: its table and its page come in, a W&B run beside those of its runs goes out."""
 
 from __future__ import annotations
 

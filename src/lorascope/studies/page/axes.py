@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,22 @@ from itertools import pairwise
 from lorascope.studies.page.markup import Markup, element, join
 
 LETTER = 6.2  # pixels that a letter of a label takes, about
+BOLD = 1.2  # times as much, as the widest of usual fonts has it
+
+
+def width(text: str, times: float = 1.0) -> float:
+    """How many pixels a label takes, about."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return (len(text) + wide) * LETTER * times
+
+
+def shortened(text: str, pixels: float, times: float = 1.0) -> str:
+    """A label that is not wider than its place."""
+    if width(text, times) <= pixels:
+        return text
+    while text and width(f"{text}…", times) > pixels:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
 
 
 @dataclass(frozen=True)
@@ -62,15 +79,14 @@ def scale(
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
     """At most so many multiples of 1, 2 or 5 times a power of ten."""
-    raw = (high - low) / max(most, 1)
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(
-        power * one
-        for one in (1, 2, 5, 10, 20)
-        if math.floor(high / (power * one)) - math.ceil(low / (power * one)) < most
-    )
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * index, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    power = 10.0 ** math.floor(math.log10((high - low) / max(most, 1)))
+    found: list[float] = []
+    for step in (power * times for times in (1, 2, 5, 10, 20)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)  # but for rounding
+        found = [step * index for index in range(first, last + 1)]
+        if len(found) <= most:
+            break
+    return found
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
@@ -114,16 +130,17 @@ def spread(x: Scale, name: Callable[[float], str], most: int) -> list[float]:
     """The ticks of x whose names do not touch each other."""
     kept: list[float] = []
     for value in x.ticks(most):
-        half = (len(name(value)) * LETTER) / 2
-        if not kept or x(value) - half > x(kept[-1]) + len(name(kept[-1])) * LETTER / 2 + 5:
+        half = width(name(value)) / 2
+        if not kept or x(value) - half > x(kept[-1]) + width(name(kept[-1])) / 2 + 5:
             kept.append(value)
     return kept
 
 
 def titles(above: str, beneath: str, x: Scale, bottom: float) -> Markup:
     """What the axes are: of y above the chart, of x beneath it."""
-    top = element("text", above, class_="title", x=2, y=11)
-    return join([top, element("text", beneath, class_="title", x=x.end, y=bottom, text_anchor="end")])
+    top = element("text", shortened(above, x.end), class_="title", x=2, y=11)
+    name = shortened(beneath, x.end)
+    return join([top, element("text", name, class_="title", x=x.end, y=bottom, text_anchor="end")])
 
 
 def svg(width: float, height: float, label: str, *children: object) -> Markup:

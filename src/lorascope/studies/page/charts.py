@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorascope.studies.curves import Curve
 from lorascope.studies.front import front
-from lorascope.studies.page.axes import Scale, below, grid, plain_number, scale, spread, svg, titles
+from lorascope.studies.page.axes import (
+    BOLD,
+    Scale,
+    below,
+    grid,
+    plain_number,
+    scale,
+    shortened,
+    spread,
+    svg,
+    titles,
+)
 from lorascope.studies.page.looks import Looks, colour, dashes, label_places, mark
 from lorascope.studies.page.markup import Markup, element, join
-from lorascope.studies.pilot import Tried
 from lorascope.studies.plots import tick
 from lorascope.studies.quantity import NONE, Quantity
 from lorascope.studies.standings import REFERENCE, Comparison, Line
@@ -19,8 +28,6 @@ from lorascope.studies.study import Task
 
 WIDTH, HEIGHT = 360.0, 250.0
 ROW = 36.0  # of the chart of differences
-WIDE, STEP = 300.0, 21.0  # of the panels with a row for each arm
-SMALL, LOW = 204.0, 162.0  # of the panels of learning rates
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ def _factor(quantity: Quantity) -> float:
     return 100.0 if quantity.share else 1.0
 
 
-def _names(axis: Scale, quantity: Quantity) -> Callable[[float], str]:
+def names_of(axis: Scale, quantity: Quantity) -> Callable[[float], str]:
+    """How the ticks of an axis read."""
     return plain_number(axis.ticks(), _factor(quantity))
 
 
@@ -67,10 +75,10 @@ def differences(found: Comparison, looks: Looks) -> Markup | None:
         element("line", class_="zero", x1=x(0), x2=x(0), y1=2, y2=floor),
         element("line", class_="axis", x1=x.start, x2=x.end, y1=floor, y2=floor),
     ]
-    name = _names(x, found.quantity)
+    name = names_of(x, found.quantity)
     parts += [below(x, value, name(value), floor) for value in spread(x, name, 5)]
     unit = f" ({found.quantity.of_differences})" if found.quantity.of_differences else ""
-    beneath = f"difference to {lines[0].reference}{unit}; shaded: the margin"
+    beneath = f"difference to {shortened(lines[0].reference, 110)}{unit}; shaded: the margin"
     parts.append(element("text", beneath, class_="title", x=x.end, y=height - 4, text_anchor="end"))
     parts += [_difference(found, line, looks, x, 2 + ROW * index) for index, line in enumerate(lines)]
     label = (
@@ -84,20 +92,15 @@ def _difference(found: Comparison, line: Line, looks: Looks, x: Scale, top: floa
     y = top + 25
     return join(
         [
-            element("text", shortened(line.arm, 16), class_="name", x=x.start, y=top + 13),
+            element("text", shortened(line.arm, 110, BOLD), class_="name", x=x.start, y=top + 13),
             element("text", f"{told}  {line.verdict}", class_="value", x=x.end, y=top + 13, text_anchor="end"),
-            _bar(looks, line.arm, x, y, line.difference_low, line.difference_high),
+            bar(looks, line.arm, x, y, line.difference_low, line.difference_high),
             mark(looks, line.arm, x(line.difference or 0.0), y, f"{line.arm}: {told}, {line.words}"),
         ]
     )
 
 
-def shortened(name: str, most: int) -> str:
-    """A name that is not longer than its place."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _bar(looks: Looks, arm: str, x: Scale, y: float, low: float | None, high: float | None) -> Markup | None:
+def bar(looks: Looks, arm: str, x: Scale, y: float, low: float | None, high: float | None) -> Markup | None:
     """A horizontal interval."""
     if low is None or high is None:
         return None
@@ -118,7 +121,7 @@ def fronts(task: Task, lines: Sequence[Line], quantity: Quantity, looks: Looks) 
     best = front(lines, task.better)
     steps = _steps([(x(line.parameters or 0), y(line.mean or 0.0)) for line in best], x.end)
     parts: list[object] = [
-        grid(x, y, tick, _names(y, quantity), 4),
+        grid(x, y, tick, names_of(y, quantity), 4),
         titles(axis_title(task.metric, quantity, task.better), "trainable parameters", x, HEIGHT - 6),
         element("path", class_="front", d=steps),
     ]
@@ -160,9 +163,9 @@ def learning(task: str, key: str, curves: Sequence[Curve], looks: Looks) -> Mark
         if curve.seeds > 1:
             edge = [*zip(places, map(y, curve.high), strict=True)]
             edge += [*zip(reversed(places), map(y, reversed(curve.low)), strict=True)]
-            parts.append(element("path", class_=f"band {style}", d=_path(edge) + "Z", data_arm=looks[curve.arm]))
+            parts.append(element("path", class_=f"band {style}", d=line_through(edge) + "Z", data_arm=looks[curve.arm]))
     for curve in curves:
-        line = _path([*zip(map(x, curve.steps), map(y, curve.mean), strict=True)])
+        line = line_through([*zip(map(x, curve.steps), map(y, curve.mean), strict=True)])
         tip = (
             f"{curve.arm}: {curve.mean[0]:.3g} at step {curve.steps[0]}, {curve.mean[-1]:.3g} at step {curve.steps[-1]}"
         )
@@ -175,81 +178,9 @@ def learning(task: str, key: str, curves: Sequence[Curve], looks: Looks) -> Mark
     return svg(WIDTH, HEIGHT, f"{task}: {kind} by step, a curve for each arm", *parts)
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
+def line_through(places: Sequence[tuple[float, float]]) -> str:
+    """A path's words."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-
-
-def rates(arm: str, tried: Sequence[Tried], every: Sequence[Tried], chosen: float | None, looks: Looks) -> Markup:
-    """An arm's eval loss by learning rate, a line for each rung; axes are those of all arms of the task."""
-    known = [one for one in every if one.loss is not None]
-    x = scale([one.rate for one in every], 36, SMALL - 10, log=True, room=0.08)
-    y = scale([one.loss for one in known], LOW - 34, 12, log=_far([one.loss or 0.0 for one in known]))
-    name = (lambda value: f"{value:g}") if y.log else plain_number(y.ticks(4))
-    parts: list[object] = [grid(x, y, lambda rate: f"{rate:g}", name, 3)]
-    parts.append(element("text", "learning rate", class_="title", x=x.end, y=LOW - 4, text_anchor="end"))
-    rungs = sorted({one.rung for one in tried})
-    for rung in rungs:
-        points = [one for one in tried if one.rung == rung and one.loss is not None]
-        fade = f"rung{min(rungs[-1] - rung, 2)}"
-        if len(points) > 1:
-            path = _path([(x(one.rate), y(one.loss or 0.0)) for one in points])
-            parts.append(element("path", class_=f"line {colour(looks, arm)} {fade}", d=path))
-        for one in points:
-            tip = f"{arm}, rate {one.rate:g}: eval loss {one.loss:.4g} after {one.steps:.0%} of the steps"
-            parts.append(mark(looks, arm, x(one.rate), y(one.loss or 0.0), tip, f"small {fade}"))
-    if chosen is not None:
-        parts.append(element("line", class_="chosen", x1=x(chosen), x2=x(chosen), y1=y.end, y2=y.start))
-    label = f"{arm}: eval loss by learning rate" + ("" if chosen is None else f"; chosen is {chosen:g}")
-    return svg(SMALL, LOW, label, *parts)
-
-
-def _far(values: Sequence[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) > 4 * min(values)
-
-
-def panel(
-    title: str, quantity: Quantity, better: str, spots: Sequence[Spot], base: float | None, looks: Looks
-) -> Markup:
-    """A metric with a row for each arm; the base model's value is a dashed line, or an arrow where it lies far away."""
-    longest = max(len(shortened(spot.arm, 14)) for spot in spots)
-    floor = 26 + STEP * len(spots)
-    ends = [one for spot in spots for one in (spot.value, spot.low, spot.high) if one is not None]
-    known = base is not None and math.isfinite(base)
-    near = known and not far(base or 0.0, ends)
-    x = scale([*ends, base if near else None], 14 + longest * 6.6, WIDE - 12)
-    name = _names(x, quantity)
-    parts: list[object] = [element("line", class_="axis", x1=x.start, x2=x.end, y1=floor, y2=floor)]
-    parts += [below(x, value, name(value), floor) for value in spread(x, name, 4)]
-    parts.append(element("text", axis_title(title, quantity, better), class_="title strong", x=2, y=12))
-    if known:
-        parts.append(_base(base or 0.0, minus(quantity.value(base)), near, x, floor))
-    for index, spot in enumerate(spots):
-        y = 26 + STEP * (index + 0.5)
-        shown = shortened(spot.arm, 14)
-        tip = f"{spot.arm}: {minus(quantity.value(spot.value))}{spot.said}"
-        parts.append(element("line", class_="grid", x1=x.start, x2=x.end, y1=y, y2=y))
-        parts.append(element("text", shown, class_="name", x=x.start - 8, y=y + 3.8, text_anchor="end"))
-        parts.append(_bar(looks, spot.arm, x, y, spot.low, spot.high))
-        parts.append(mark(looks, spot.arm, x(spot.value), y, tip))
-    return svg(WIDE, floor + 34, f"{title} of each arm, with intervals", *parts)
-
-
-def far(base: float, ends: Sequence[float]) -> bool:
-    """Whether the base's value would press those of the arms together."""
-    low, high = min(ends), max(ends)
-    return high > low and max(low - base, base - high) > 4 * (high - low)
-
-
-def _base(base: float, words: str, near: bool, x: Scale, floor: float) -> Markup:
-    """The base model's value."""
-    place = x(base)  # at the end of the axis, where it lies beyond
-    anchor = "start" if place < x.start + 60 else "end" if place > x.end - 60 else "middle"
-    told = f"base {words}"
-    text = told if near else f"← {told}" if base < x.low else f"{told} →"
-    named = element("text", text, class_="title", x=place, y=floor + 29, text_anchor=anchor)
-    title = element("title", f"base model: {words}")
-    line = element("line", title, class_="base", x1=place, x2=place, y1=20, y2=floor) if near else None
-    return join([line, named])
 
 
 def trade(task: Task, pairs: Sequence[tuple[Spot, Spot]], quantity: Quantity, looks: Looks) -> Markup:
@@ -257,7 +188,7 @@ def trade(task: Task, pairs: Sequence[tuple[Spot, Spot]], quantity: Quantity, lo
     x = scale([one for lost, _ in pairs for one in (lost.value, lost.low, lost.high)], 46, WIDTH - 12, zero=True)
     y = scale([one for _, won in pairs for one in (won.value, won.low, won.high)], HEIGHT - 40, 24)
     parts: list[object] = [
-        grid(x, y, plain_number(x.ticks()), _names(y, quantity)),
+        grid(x, y, plain_number(x.ticks()), names_of(y, quantity)),
         titles(
             axis_title(task.metric, quantity, task.better), "forgetting_kl (nats/token, lower is better)", x, HEIGHT - 6
         ),
@@ -266,7 +197,7 @@ def trade(task: Task, pairs: Sequence[tuple[Spot, Spot]], quantity: Quantity, lo
     for lost, won in pairs:
         place = x(lost.value), y(won.value)
         parts.append(_post(looks, won.arm, place[0], y, won.low, won.high))
-        parts.append(_bar(looks, won.arm, x, place[1], lost.low, lost.high))
+        parts.append(bar(looks, won.arm, x, place[1], lost.low, lost.high))
         tip = f"{won.arm}: {minus(quantity.value(won.value))}, forgetting_kl {lost.value:.3g}"
         parts.append(mark(looks, won.arm, *place, tip))
         spots.append((*place, won.arm))

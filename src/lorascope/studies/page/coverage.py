@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.records.record import RunRecord
-from lorascope.studies.page.axes import LETTER, svg
+from lorascope.studies.page.axes import shortened, svg
 from lorascope.studies.page.markup import Markup, element
 from lorascope.studies.study import FINAL, Study
 from lorascope.wording import count
@@ -76,8 +76,9 @@ def picture(one: Coverage, every: Sequence[Coverage]) -> Markup:
     parts: list[object] = []
     for column, role in enumerate(roles):
         x = LEFT + WIDE * column
-        name = role if len(role) * LETTER <= WIDE else f"{role[:4]}…"
-        parts.append(element("text", name, class_="tick", x=x + WIDE / 2, y=TOP - 6, text_anchor="middle"))
+        parts.append(
+            element("text", shortened(role, WIDE), class_="tick", x=x + WIDE / 2, y=TOP - 6, text_anchor="middle")
+        )
         parts.append(element("rect", class_="empty", x=x + 1, y=TOP, width=WIDE - 2, height=step * layers))
         for first, last, rank in _runs(one.ranks, role, layers):
             parts += _block(role, first, last, rank, x, step, _first(rank) / highest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lorascope.studies.page.axes import BOLD, shortened, width
 from lorascope.studies.page.markup import Markup, element
 from lorascope.studies.study import Study
 
@@ -68,8 +69,8 @@ def label_places(
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y, _ in points]
     made = []
     for x, y, name in points:
-        shown = name if len(name) <= 18 else f"{name[:17]}…"
-        wide = len(shown) * 6.4
+        shown = shortened(name, 120, BOLD)
+        wide = width(shown, BOLD)
         for begin, middle in (
             (x + 9, y),
             (x - 9 - wide, y),

@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.findings import Findings
-from lorascope.studies.page import charts
+from lorascope.studies.page import charts, small
 from lorascope.studies.page.charts import Spot
 from lorascope.studies.page.looks import Looks
 from lorascope.studies.page.markup import Markup, element
@@ -80,7 +80,7 @@ def _panel(found: Findings, task: Task, metric: str, done: Sequence[RunRecord], 
     halves = [(spot.high - spot.low) / 2 for spot in shown if spot.low is not None and spot.high is not None]
     measured = quantity(str(entries[0].get("unit") or ""), halves)
     base = sum(bases) / len(bases) if bases else None
-    return charts.panel(metric, measured, str(entries[0].get("better") or ""), shown, base, looks)
+    return small.panel(metric, measured, str(entries[0].get("better") or ""), shown, base, looks)
 
 
 def forgetting(found: Findings, looks: Looks) -> Markup | None:

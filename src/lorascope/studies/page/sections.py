@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lorascope.studies.curves import learning_curves
 from lorascope.studies.findings import Findings
 from lorascope.studies.front import points
-from lorascope.studies.page import charts, coverage, tables
+from lorascope.studies.page import charts, coverage, small, tables
 from lorascope.studies.page.charts import minus
 from lorascope.studies.page.looks import Looks, legend
 from lorascope.studies.page.markup import Markup, element
@@ -59,25 +59,27 @@ def sentences(one: Comparison) -> list[list[object]]:
         lines = [line for line in one.lines if line.verdict == verdict]
         lines.sort(key=lambda line: -abs(line.difference or 0.0))
         if lines:
-            named = _listed([[element("b", line.arm), f" ({_by(one, line)})"] for line in lines])
+            named = _listed([[_name(line.arm), f" ({_by(one, line)})"] for line in lines])
             made.append([*named, f" {_be(lines)} ", element("strong", words), f" {lines[0].reference}."])
     for line in (line for line in one.lines if line.verdict == Verdict.inconclusive):
         more = f"about {line.more_seeds} seeds more might tell" if line.more_seeds else "more seeds would hardly tell"
-        made.append(
-            [element("b", line.arm), f" ({_by(one, line)}) is ", element("strong", "inconclusive"), f": {more}."]
-        )
+        made.append([_name(line.arm), f" ({_by(one, line)}) is ", element("strong", "inconclusive"), f": {more}."])
     for line in (line for line in one.lines if line.verdict == Verdict.too_few):
         why = f": {line.reason}" if line.reason else f": {FEWEST} are needed"
         by = f" ({_by(one, line)})" if line.difference is not None else ""
-        made.append([element("b", line.arm), by, " has ", element("strong", "too few seeds for a verdict"), f"{why}."])
+        made.append([_name(line.arm), by, " has ", element("strong", "too few seeds for a verdict"), f"{why}."])
     for line in (line for line in one.lines if line.verdict == REFERENCE and line.reason):
-        made.append(["The reference ", element("b", line.arm), f" has only {line.reason}."])
+        made.append(["The reference ", _name(line.arm), f" has only {line.reason}."])
     return made or [["There is no arm to compare."]]
 
 
 def _by(one: Comparison, line: Line) -> str:
     told = one.quantity.difference(line.difference, line.difference_low, line.difference_high)
     return minus(told).replace(" ", "\u00a0")  # an interval is read as one word
+
+
+def _name(arm: str) -> Markup:
+    return element("b", arm, dir="auto")  # a name that reads from the right turns nothing else around
 
 
 def _be(lines: Sequence[Line]) -> str:
@@ -117,7 +119,7 @@ def quality(found: Findings, looks: Looks) -> Markup | None:
             drawn.append((task.name, charts.fronts(task, lines, one.quantity, looks)))
     if not drawn:
         return None
-    lead = "On the line lie the arms that no other beats in one of both without losing in the other; the rest is pale."
+    lead = "On the line lie the arms that no other beats in one of both without losing in the other. Others are hollow."
     return section("front", "Quality against trainable parameters", arms_of(found, looks), figures(drawn), lead=lead)
 
 
@@ -148,7 +150,7 @@ def rates(found: Findings, looks: Looks) -> Markup | None:
                 words = "none chosen yet" if chosen is None else f"{chosen:g}"
                 words += f", the {end} that was tried" if end else ""
                 name = element("span", element("b", arm.name), f" {words}")
-                drawn.append((name, charts.rates(arm.name, own, every, chosen, looks)))
+                drawn.append((name, small.rates(arm.name, own, every, chosen, looks)))
         if drawn:
             parts += [element("h3", task.name), figures(drawn, "small")]
     if not parts:

@@ -33,12 +33,12 @@ def table(label: str, heads: Sequence[str], rows: Iterable[Sequence[object]], nu
 
 def results(study: Study, one: Comparison, looks: Looks) -> Markup:
     """All arms of a view on one task."""
-    loss = [] if one.task.metric == LOSS else ["eval loss"]
     to = f"to {study.reference} ({100 * (1 - study.level):g} %)"
-    heads = ["arm", "rank", "parameters", "rate", "seeds", one.task.metric, *loss, to, "verdict"]
+    loss = [] if one.task.metric == LOSS else ["eval loss"]
+    heads = ["arm", one.task.metric, to, "verdict", *loss, "rank", "parameters", "rate", "seeds"]
     rows = [_result(one, line, looks, bool(loss)) for line in one.lines]
-    label = f"{one.task.name}, {one.view}: results"
-    return table(label, heads, rows, range(2, len(heads) - 2))
+    numbers = [index for index, name in enumerate(heads) if name in (*loss, "parameters", "rate", "seeds")]
+    return table(f"{one.task.name}, {one.view}: results", heads, rows, [1, *numbers])
 
 
 def _result(one: Comparison, line: Line, looks: Looks, loss: bool) -> list[object]:
@@ -47,20 +47,20 @@ def _result(one: Comparison, line: Line, looks: Looks, loss: bool) -> list[objec
     mean = minus(one.quantity.value(line.mean, line.half))
     loss_cell = [minus(one.loss_quantity.value(line.eval_loss, line.eval_loss_half))] if loss else []
     to = minus(one.quantity.difference(line.difference, line.difference_low, line.difference_high))
-    return [named(looks, line.arm), line.ranks or NONE, size, rate, line.n, mean, *loss_cell, to, _verdict(line)]
+    return [named(looks, line.arm), mean, to, _verdict(line), *loss_cell, line.ranks or NONE, size, rate, line.n]
 
 
 def _verdict(line: Line) -> Markup:
     badge = element("span", line.verdict, class_=f"badge {KINDS.get(line.verdict, 'open')}")
     more = line.words.removeprefix(line.verdict).strip(" ()")
     told = "; ".join(filter(None, (more, line.reason)))
-    return element("span", badge, element("span", told, class_="why") if told else None)
+    return element("span", badge, element("span", told, class_="why")) if told else badge
 
 
 def named(looks: Looks, arm: str) -> Markup:
     """An arm's name behind its mark."""
     picture = element("svg", mark(looks, arm, 7, 7), viewBox="0 0 14 14", class_="key", aria_hidden="true")
-    return element("span", picture, arm, class_="arm")
+    return element("span", picture, element("bdi", arm), class_="arm")
 
 
 def costs(found: Findings, looks: Looks) -> Markup:
