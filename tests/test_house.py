@@ -43,6 +43,10 @@ MAY_IMPORT = {
         *("config", "errors", "estimate", "libraries", "models", "records", "run", "targets", "terminal"),
         "wording",
     },
+    "conduct": {
+        *("config", "data", "errors", "estimate", "evaluation", "interrupts", "models", "records", "run", "studies"),
+        *("sweep", "terminal", "wording"),
+    },
     "session": {"config", "inputs", "models", "terminal"},
     "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {

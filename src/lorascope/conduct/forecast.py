@@ -89,7 +89,7 @@ class Clock:
         if look.plan is None:
             return None
         shapes = self.models[str(config.model)][1]
-        known: dict[str, int] = {}
+        known: dict[str, Any] = {}
         if size := self._size(config):
             rows, tokens = size
             length = min(config.train.max_length, max(1, round(tokens / rows)))
