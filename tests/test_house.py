@@ -120,7 +120,7 @@ def test_every_command_in_the_readme_composes(words, tmp_path, monkeypatch):
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "mine.yaml").write_text("ranks: {q: 8}\n")
     (tmp_path / "experiment").mkdir()
-    own_study = re.search(r"```yaml\n(# my/experiment/mine.yaml.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    own_study = re.search(r"```yaml\n(# @package _global_.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "experiment" / "mine.yaml").write_text(own_study[1])
     (tmp_path / "my.jsonl").touch()
     own = tmp_path if "--config-dir" in words else None
