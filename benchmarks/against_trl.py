@@ -65,10 +65,9 @@ class Bench:
         forget_answers(self.folder / "cache")
         place, options = self._place(), self.options
         words = (
-            *self.files.words, "device=cpu",
-            f"train.max_steps={options.steps}", f"train.batch_size={options.batch}",
-            f"train.logging_steps={self.logged}", f"runs_dir={place}/runs",
-            *(("evaluation=none", "logger=none", "train.save_minutes=null", "seed=1") if same else ()), *words,
+            *(words or ("seed=1",)), *self.files.words, "device=cpu", f"train.max_steps={options.steps}",
+            f"train.batch_size={options.batch}", f"train.logging_steps={self.logged}", f"runs_dir={place}/runs",
+            *(("evaluation=none", "logger=none", "train.save_minutes=null") if same else ()),
         )  # fmt: skip
         done = run([sys.executable, "train.py", *words], self.environment, place)
         self.left = [json.loads(file.read_text()) for file in sorted(place.glob("runs/*/run.json"))]

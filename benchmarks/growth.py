@@ -129,7 +129,7 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
     ]  # fmt: skip
     session, kept = Session(), []
     print(
-        " run  strategy   start s  processor s   whole s  adapter+optimizer  resident   growth  tensors  peak in training"
+        " run  strategy   start s  processor s   whole s  adapter+optimizer  resident   growth  tensors  training peak"
     )
     for number in range(1, options.runs + 1):
         target, seed = (STRATEGIES[(number - 1) % 4], number) if options.mixed else (STRATEGIES[0], 1)
