@@ -8,10 +8,11 @@ STAMP := $(VENV)/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report faults check-audit check-browser docs lock image clean FORCE
+.PHONY: help setup demo test lint types pytest format report bench faults check-audit check-browser docs lock image \
+  clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything pinned; costs nothing when it is up to date
 
@@ -49,6 +50,13 @@ format: setup ## mend what ruff can mend
 
 faults: setup ## kill, starve and disturb runs, resume them, compare bit by bit: about a quarter of an hour
 	@$(BIN)/python scripts/faults.py --kills 54
+
+bench: setup ## against trl sft, growth over runs, a step against the machine's limit: about a quarter of an hour
+	@$(BIN)/python benchmarks/against_trl.py single --pairs 2 --steps 15
+	@$(BIN)/python benchmarks/against_trl.py defaults --pairs 1 --steps 15
+	@$(BIN)/python benchmarks/against_trl.py study --pairs 1 --steps 5
+	@$(BIN)/python benchmarks/growth.py
+	@$(BIN)/python benchmarks/roofline.py
 
 check-audit: setup ## the pinned dependencies against the advisory database
 	@$(BIN)/python scripts/audit.py

@@ -64,12 +64,10 @@ class Bench:
         """`python train.py` with these words besides."""
         forget_answers(self.folder / "cache")
         place, options = self._place(), self.options
-        text = self.files.folder / "text"
         words = (
-            "dataset=file", f"dataset.path={text}/train.jsonl", f"dataset.eval_path={text}/test.jsonl", "device=cpu",
-            f"train.max_steps={options.steps}", f"train.batch_size={options.batch}",
-            f"train.logging_steps={self.logged}", f"runs_dir={place}/runs",
-            *(("evaluation=none", "logger=none", "train.save_minutes=null", "seed=1") if same else ()), *words,
+            *(words or ("seed=1",)), *self.files.words, "device=cpu", f"train.max_steps={options.steps}",
+            f"train.batch_size={options.batch}", f"train.logging_steps={self.logged}", f"runs_dir={place}/runs",
+            *(("evaluation=none", "logger=none", "train.save_minutes=null") if same else ()),
         )  # fmt: skip
         done = run([sys.executable, "train.py", *words], self.environment, place)
         self.left = [json.loads(file.read_text()) for file in sorted(place.glob("runs/*/run.json"))]
@@ -80,7 +78,7 @@ class Bench:
         """`trl sft`, as the options say."""
         place, options = self._place(), self.options
         words = [
-            "--model_name_or_path", str(self.files.model), "--dataset_name", str(self.files.folder / "chat"),
+            "--model_name_or_path", str(self.files.model), "--dataset_name", str(self.files.folder / "pairs"),
             "--output_dir", str(place / "out"), "--max_steps", str(options.steps), "--use_cpu", "true",
             "--per_device_train_batch_size", str(options.batch), "--use_peft", "--disable_tqdm", "true",
             "--logging_steps", str(self.logged),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,49 +72,65 @@ def forget_answers(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Files:
-    """The same rows for both: prompt and completion as texts, and as the conversations that TRL renders."""
+    """The same rows for both: conversations, and the same as prompt and completion, of which TRL learns the latter."""
 
     folder: Path
     model: Path
     train_tokens: int
     rows: tuple[int, int]  # of the train half and of the eval half
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What lorascope is told of them."""
+        folder = self.folder / "messages"
+        return "dataset=file", f"dataset.path={folder}/train.jsonl", f"dataset.eval_path={folder}/test.jsonl"
+
 
 def export_rows(dataset: str, most_eval: int, folder: Path) -> Files:
-    """The halves of a data set as JSON Lines, and whether both sides read the same token ids from them.
+    """The halves of a data set as JSON Lines.
 
     Raises:
-        SystemExit: when TRL makes other token ids or masks of a row.
+        SystemExit: when the two sides would read other token ids from them, or learn other ones.
     """
     from lorascope.compose import compose
     from lorascope.data.sources import load_rows
-    from lorascope.data.tokens import IGNORED, encode
+    from lorascope.inputs import load_data
     from lorascope.models.loading import load_tokenizer
     from lorascope.models.packaged import unpack
     from lorascope.models.quiet import hush
 
     hush()
     config = compose([f"dataset={dataset}", f"dataset.max_eval_samples={most_eval}"])
-    rows, tokenizer = load_rows(config.dataset), load_tokenizer(config.model)
-    for kind in ("text", "chat"):
-        (folder / kind).mkdir(parents=True)
-    tokens = 0
+    rows = load_rows(config.dataset)
     for half, name in ((rows.train, "train"), (rows.eval, "test")):
-        encoded = encode(half, tokenizer, config.train.max_length, name)
-        tokens += encoded.tokens if name == "train" else 0
-        texts, chats = [], []
-        for row, ids, labels in zip(half, encoded.input_ids, encoded.labels, strict=True):
-            *asked, answer = [{"role": message.role, "content": message.content} for message in row.messages]
-            prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
-            whole = tokenizer.apply_chat_template([*asked, answer], return_dict=True)["input_ids"]
-            if ids != whole or labels != [IGNORED] * len(prompt) + whole[len(prompt) :]:
-                sys.exit(f"{row.place or name}: the two sides would not read the same tokens")
-            texts.append({"prompt": row.question, "completion": row.completion})
-            chats.append({"prompt": asked, "completion": [answer]})
-        for kind, lines in (("text", texts), ("chat", chats)):
-            told = "".join(json.dumps(line) + "\n" for line in lines)
-            (folder / kind / f"{name}.jsonl").write_text(told, encoding="utf-8")
-    return Files(folder, unpack(config.model), tokens, (len(rows.train), len(rows.eval)))
+        said = [[{"role": one.role, "content": one.content} for one in row.messages] for row in half]
+        write_lines(folder / "messages" / f"{name}.jsonl", [{"messages": each} for each in said])
+        write_lines(
+            folder / "pairs" / f"{name}.jsonl", [{"prompt": each[:-1], "completion": each[-1:]} for each in said]
+        )
+    files = Files(folder, unpack(config.model), 0, (len(rows.train), len(rows.eval)))
+    config, tokenizer = compose(files.words), load_tokenizer(config.model)
+    data = load_data(config, tokenizer)
+    for encoded, name in ((data.train, "train"), (data.evaluation, "test")):
+        lines = (folder / "pairs" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        theirs = [as_trl_reads(json.loads(line), tokenizer) for line in lines]
+        if theirs != list(zip(encoded.input_ids, encoded.labels, strict=True)):
+            sys.exit(f"{dataset}, {name}: the two sides would not learn the same tokens")
+    return dataclasses.replace(files, train_tokens=data.train.tokens)
+
+
+def write_lines(file: Path, lines: Sequence[Any]) -> None:
+    """Each a line of JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def as_trl_reads(line: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids and labels that TRL's `SFTTrainer` makes of a prompt and a completion, which alone is learned."""
+    asked = tokenizer.apply_chat_template(line["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(line["prompt"] + line["completion"], return_dict=True)["input_ids"]
+    same = next((place for place, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked))
+    return whole, [-100] * same + whole[same:]
 
 
 def in_turns(pairs: int, ours: Callable[[], Finished], theirs: Callable[[], Finished]) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lorascope.libraries import _when_called, importing, whole_process
+from lorascope.libraries import _when_called, importing
 
 
 def in_a_process(code: str) -> str:
@@ -54,13 +54,13 @@ def test_in_its_own_process_what_was_imported_is_frozen_once():
     assert in_a_process(code) == "True True"
 
 
-def test_at_the_end_of_a_process_all_is_frozen():
-    try:
-        with whole_process():
-            assert gc.get_freeze_count() == 0
-        assert gc.get_freeze_count() > 0
-    finally:
-        gc.unfreeze()
+def test_when_its_own_process_ends_all_is_frozen_and_no_sooner():
+    code = (
+        "import atexit, gc\nfrom lorascope.libraries import whole_process\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"  # the first to be registered is the last
+        "with whole_process(): pass\nprint(gc.get_freeze_count())"
+    )
+    assert in_a_process(code).split() == ["0", "True"]
 
 
 def test_importing_peft_imports_bitsandbytes_and_no_compiler():

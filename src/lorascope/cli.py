@@ -132,6 +132,7 @@ def _complain(text: str, code: int = 1) -> int:
     return code
 
 
+@whole_process()
 def main(arguments: list[str] | None = None) -> None:
     """Entry of `lorascope`."""
     words = sys.argv[1:] if arguments is None else arguments

@@ -6,6 +6,7 @@ that stay; it is a quarter of the time. Each full sweep later looks at them agai
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import sys
@@ -22,12 +23,12 @@ def whole_process() -> Iterator[None]:
 
     Not for a library in someone's notebook: what is garbage among the frozen objects stays.
     """
+    atexit.register(gc.freeze)  # the interpreter sweeps twice on its way out
     _processes.append(None)
     try:
         yield
     finally:
         _processes.pop()
-        gc.freeze()
 
 
 @contextmanager
