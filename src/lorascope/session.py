@@ -32,6 +32,7 @@ class Session:
         self._key = ""
         self._seal: Seal | None = None
         self._data: dict[str, Data] = {}
+        self.states: dict[str, Any] = {}  # of the base's lower layers, which the training keeps for the next run
         self.loaded = 0  # how often a base was
 
     def inputs(self, config: RunConfig, out: Console) -> Inputs:
@@ -84,8 +85,9 @@ class Session:
             gc.collect()
 
     def drop(self) -> None:
-        """Let go of the base."""
+        """Let go of the base, and of what it computed."""
         self._base = self._seal = None
+        self.states.clear()
         gc.collect()
 
 

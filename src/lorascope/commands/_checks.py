@@ -105,17 +105,9 @@ def python() -> Check:
 
 def memory() -> Check:
     """Memory that a run could have: the machine's, or less where a container or a batch job has a limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    free = total
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    with suppress(OSError, ValueError):  # ValueError: "max", no limit
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # read files are counted as used, and given back when memory is wanted
-        total, free = min(total, limit), min(free, limit - used + int(stat.get("inactive_file", 0)))
+    from lorascope.records.memory import machine_memory
+
+    total, free = machine_memory()
     if not total:
         return Check("memory", "note", "could not be read.", f"A run needs {size(MEMORY_OF_A_RUN)}.")
     found = f"{size(free)} free of {size(total)}"

@@ -1,8 +1,9 @@
-"""Peak memory of a stretch of work, on the device that does it."""
+"""Memory: the peak of a stretch of work on the device that does it, and what is free."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,22 @@ def free_gpu_bytes(device: str) -> int | None:
 
     free, _ = torch.cuda.mem_get_info()
     return int(free) + int(torch.cuda.memory_reserved())
+
+
+def machine_memory() -> tuple[int, int]:
+    """All and free bytes: the machine's, or less where a container or a batch job has a limit; 0 where nobody tells."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    free = total
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with suppress(OSError, ValueError):  # ValueError: "max", no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # read files are counted as used, and given back when memory is wanted
+        total, free = min(total, limit), min(free, limit - used + int(stat.get("inactive_file", 0)))
+    return total, free
 
 
 def _process_peak() -> int:
