@@ -1,5 +1,10 @@
 """Runs of one `-m`: planned before the first, sharing a base, each the same as alone."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -76,3 +81,42 @@ def test_a_sweep_over_bases_loads_each_once(tiny_words, monkeypatch, loads):
     words = [*tiny_words, "train.max_steps=1"]
     assert run_train(monkeypatch, "-m", *words, "quantization=none,nf4", "target=q_v,qkvo") == 0
     assert loads == ["none", "nf4"]
+
+
+def test_a_sweep_in_processes_of_their_own_ends_as_in_one(tiny_words, tmp_path, monkeypatch, capfd):
+    words = [*tiny_words, "train.max_steps=2", "target=q_v", "+train.sft.optim=adamw_torch,nonsense"]
+    assert run_train(monkeypatch, "-m", *words, "execution=processes") != 0
+    err = capfd.readouterr().err
+    assert "1 of 2 runs did not end well" in err
+    assert err.count("SFTConfig refuses it") == 1
+    apart = {record.name: record.metrics for record in load_runs(tmp_path / "runs")[0] if record.metrics}
+    assert run_train(monkeypatch, "-m", *words, f"runs_dir={tmp_path / 'shared'}") != 0
+    shared = {record.name: record.metrics for record in load_runs(tmp_path / "shared")[0] if record.metrics}
+    assert len(apart) == 1
+    assert apart == shared
+
+
+def test_a_sweep_that_was_killed_loses_the_running_run_alone(tiny_words, tmp_path, monkeypatch):
+    words = ["-m", *tiny_words, "train.max_steps=40", "train.save_steps=5", "target=q_v,qv_ffn"]
+    entry = [sys.executable, "-c", "from lorascope.cli import train; train()", *words]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(entry, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        while process.poll() is None and not list(tmp_path.glob("runs/qv_ffn*/checkpoints/*10")):
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    before = {record.name: record for record in load_runs(tmp_path / "runs")[0]}
+    assert sorted(str(record.status) for record in before.values()) == ["done", "running"], (
+        tmp_path / "log"
+    ).read_text()
+    assert run_train(monkeypatch, *words) == 0
+    after = {record.name: record for record in load_runs(tmp_path / "runs")[0]}
+    assert [str(record.status) for record in after.values()] == ["done", "done"]
+    for name, record in before.items():
+        if str(record.status) == "done":
+            assert after[name] == record
+        else:
+            assert after[name].sessions[-1]["from_step"] >= 5
+    assert run_train(monkeypatch, *words, f"runs_dir={tmp_path / 'uncut'}") == 0
+    uncut = {record.name: record.metrics for record in load_runs(tmp_path / "uncut")[0]}
+    assert {name: record.metrics for name, record in after.items()} == uncut

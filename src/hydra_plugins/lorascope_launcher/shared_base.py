@@ -38,7 +38,7 @@ class SharedBaseLauncher(BasicLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Show what will be run, then run it."""
         from lorascope.compose import config_folders, to_run_config
-        from lorascope.errors import LorascopeError
+        from lorascope.errors import LorascopeError, RunError
         from lorascope.sweep import Job, show_jobs
 
         assert self.hydra_context is not None
@@ -57,9 +57,15 @@ class SharedBaseLauncher(BasicLauncher):
                 jobs.append(Job(words, None, error))
         if len(jobs) > 1:
             show_jobs(jobs)
-        if self.config.execution == "processes":
-            return [self._in_a_process(overrides) for overrides in job_overrides]
-        return super().launch(job_overrides, initial_job_idx)
+        if self.config.execution != "processes":
+            return super().launch(job_overrides, initial_job_idx)
+        results = [self._in_a_process(overrides) for overrides in job_overrides]
+        bad = [(job.words, one) for job, one in zip(jobs, results, strict=True) if one.status is JobStatus.FAILED]
+        if bad and not self.config.study.arms:  # a study tells of its runs itself
+            told = "\n    ".join(f"{words}: {one._return_value}" for words, one in bad)
+            what = f"{len(bad)} of {len(jobs)} runs did not end well:\n    {told}"
+            raise RunError("execution=processes", what, "What was wrong each has said above.")
+        return results
 
     def _in_a_process(self, overrides: Sequence[str]) -> JobReturn:
         """Make one run as its own command would."""
