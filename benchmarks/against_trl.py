@@ -135,6 +135,13 @@ def defaults(bench: Bench, options: argparse.Namespace) -> None:
     print(f"one run, each with its defaults: {options.steps} steps of {options.batch} rows")
     ratios = in_turns(options.pairs, lambda: bench.ours(same=False), lambda: bench.theirs(same=False))
     print(summary(ratios))
+    timing, history = bench.left[-1]["timing"], {key: value for line in bench.said for key, value in line.items()}
+    print(
+        f"  in the steps     lorascope {timing['train_loop_seconds']:.1f} s, "
+        f"trl {float(history['train_runtime']):.1f} s\n"
+        f"                   lorascope measured its base for {timing['base_eval_seconds']:.1f} s "
+        f"(texts and answers, once on a machine), the adapter for {timing['eval_seconds']:.1f} s"
+    )
     print(DIFFER)
 
 

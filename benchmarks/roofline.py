@@ -12,7 +12,6 @@ needs it. On a busy machine both are the fastest of many, and the step is not: m
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -185,8 +184,6 @@ def main() -> int:
     words = [
         "device=cpu", "dataset=airports", "evaluation=none", "logger=none", "train.save_minutes=null", *words,
     ]  # fmt: skip
-
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler tells of its start and stop
 
     import torch
 
