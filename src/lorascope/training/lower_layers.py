@@ -150,18 +150,19 @@ def _look(trainer: Any, data: Encoded, layers: Sequence[Any], first: int) -> Loo
         with watched(layers, first) as seen[training]:
             losses[training] = _losses(model, inputs, labels)
         _check_order(seen[training], inputs["input_ids"].shape, first)
-    _check_dropout(seen[False].states, seen[True].states, inputs["attention_mask"].bool())
+    states = {training: one.states for training, one in seen.items() if one.states is not None}
+    _check_dropout(states[False], states[True], inputs["attention_mask"].bool())
     for training in (False, True):
         model.train(training)
         try:
-            with around(layers, first, seen[False].outputs, seen[training].states):
+            with around(layers, first, seen[False].outputs, states[training]):
                 again = _losses(model, inputs, labels)
         except Exception as error:  # a model's own, of any kind
             if out_of_memory(error):
                 raise
             raise Unfit(f"the model refuses it: {str(error).strip().partition(chr(10))[0]}") from error
         _hold(losses[training], again, SAME, "its upper layers read more of the lower ones than hidden states")
-    return Look(inputs, labels, losses[False], seen[False].states, seen[False].outputs)
+    return Look(inputs, labels, losses[False], states[False], seen[False].outputs)
 
 
 def _losses(model: Any, inputs: dict[str, Any], labels: Any) -> torch.Tensor:
