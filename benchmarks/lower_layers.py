@@ -13,10 +13,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 WORDS = [
     "dataset=home_intents", "evaluation=none", "logger=none", "dataset.max_eval_samples=8", "train.eval_steps=null",
@@ -26,17 +25,6 @@ CHECKPOINTING = "train.sft.activation_checkpointing=true"
 REUSED = "train.reuse_lower_layers=true"
 GROUPED_ROWS = 480
 LAST_QUARTER = "target.layers=23-29"  # of thirty
-
-
-@contextmanager
-def replaced(place: Any, name: str, function: Any) -> Iterator[None]:
-    """Another function for a while."""
-    before = getattr(place, name)
-    setattr(place, name, function)
-    try:
-        yield
-    finally:
-        setattr(place, name, before)
 
 
 class Bench:
@@ -65,7 +53,7 @@ class Bench:
             finally:
                 self.spent = time.process_time() - began
 
-        with replaced(run, "train_adapter", timed):
+        with patch.object(run, "train_adapter", timed):
             record = run.execute(compose([*self.words, *words]), Console(quiet=True), self.session)
         return self.spent, record
 
@@ -74,7 +62,7 @@ class Bench:
         from lorascope.training import trainer
 
         words = ("target=q_v", "target.layers=last_half", CHECKPOINTING)
-        with replaced(trainer, "is_reentrant", lambda train: True):
+        with patch.object(trainer, "is_reentrant", lambda train: True):
             every, before = self.run(*words)
         spared, after = self.run(*words)
         assert before.metrics["eval_loss"] == after.metrics["eval_loss"], "the result must be the same"

@@ -13,10 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 WORDS = ["dataset=airports", "evaluation=none", "logger=none", "train.batch_size=8", "overwrite=true"]
 
@@ -40,17 +40,6 @@ class Spent:
         return timed
 
 
-@contextmanager
-def replaced(place: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Another function for a while."""
-    before = getattr(place, name)
-    setattr(place, name, function)
-    try:
-        yield
-    finally:
-        setattr(place, name, before)
-
-
 def train(folder: Path, steps: int, *words: str) -> float:
     """Seconds of one run's training."""
     from rich.console import Console
@@ -71,11 +60,11 @@ def pair(folder: Path, steps: int, minutes: float) -> tuple[float, float, float,
     guards, saving = Spent(), Spent()
     kind = loop.trainer_class()
     with (
-        replaced(loop, "check_finite", guards.around(loop.check_finite)),
-        replaced(kind, "_save_checkpoint", saving.around(kind._save_checkpoint)),
+        patch.object(loop, "check_finite", guards.around(loop.check_finite)),
+        patch.object(kind, "_save_checkpoint", saving.around(kind._save_checkpoint)),
     ):
         guarded = train(folder, steps, f"train.save_minutes={minutes}")
-    with replaced(loop, "check_finite", lambda *_: None):
+    with patch.object(loop, "check_finite", lambda *_: None):
         bare = train(folder, steps, "train.save_minutes=null")
     return guarded, bare, guards.seconds, saving.seconds
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from lorascope.interrupts import stop_if_asked
 from lorascope.studies.study import Study, read_study, write_study
 from lorascope.terminal import console
 
+ATTEMPTS = 2  # at a run that ends without saying how
 POLL = 2.0  # seconds between two looks at a run that another process holds
 
 
@@ -76,6 +78,7 @@ class Conductor:
     notes: list[str] = field(default_factory=list)
     planned: dict[str, Planned] = field(default_factory=dict)  # by name
     known: dict[str, State] = field(default_factory=dict)  # how runs ended
+    attempts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.door.compose)
@@ -92,19 +95,14 @@ class Conductor:
             return
         cells = [cell for cell in self.design.cells if (cell.task.name, cell.arm.name) not in runs.refused]
         self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in runs.refused.items()}
-        finals = len(self.settings.seeds)
-        pilot = self._pilot_cost(cells) if self.settings.pilot.points else 0.0
-        self.progress.left = len(cells) * finals + pilot
-        began = time.perf_counter()
+        pilot = expected(self.settings.pilot) if self.settings.pilot.points else 0.0
+        self.progress.left = len(cells) * (len(self.settings.seeds) + pilot)
         with self.progress:
             if self.settings.pilot.points:
                 self._pilot(cells)
             self._finals(cells)
         self._write(finished=True)
-        self._end(time.perf_counter() - began)
-
-    def _pilot_cost(self, cells: Sequence[Cell]) -> float:
-        return len(cells) * expected(self.settings.pilot)
+        self._end()
 
     def _pilot(self, cells: Sequence[Cell]) -> None:
         """A rate for every cell, by rounds, so that each round is one batch."""
@@ -158,7 +156,7 @@ class Conductor:
             queued = []
             for name in waiting:
                 state = state_of(self.planned[name])
-                if state.status == "done" or (state.status == "failed" and not self._tries_again(name)):
+                if state.status == "done" or (state.status == "failed" and not self.settings.retry):
                     self._ended(name, state, None)
                 elif state.status != "running":
                     queued.append(name)
@@ -168,9 +166,6 @@ class Conductor:
                 stop_if_asked()
                 time.sleep(POLL)
 
-    def _tries_again(self, name: str) -> bool:
-        return self.settings.retry and name not in self.known
-
     def _launch(self, names: Sequence[str]) -> None:
         began = time.perf_counter()
         runs = [self.planned[name] for name in names]
@@ -179,8 +174,9 @@ class Conductor:
         seconds = (time.perf_counter() - began) / len(runs)
         for run, reason in zip(runs, reasons, strict=True):
             state = state_of(run)
-            if state.status == "running":
-                continue  # another process was faster
+            self.attempts[run.entry.name] += 1
+            if state.status == "running" or (state.status == "queued" and self.attempts[run.entry.name] < ATTEMPTS):
+                continue  # another process was faster, and may have been cut meanwhile
             if state.status != "done":
                 state = State("failed", state.record, state.reason or reason or "ended without a record")
             self._ended(run.entry.name, state, seconds)
@@ -219,7 +215,7 @@ class Conductor:
         except RunError:
             return None
 
-    def _end(self, seconds: float) -> None:
+    def _end(self) -> None:
         """The report; then what failed, as an error."""
         from lorascope.studies.study_report import write_report
 
