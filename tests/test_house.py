@@ -39,19 +39,17 @@ MAY_IMPORT = {
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "inputs": {"config", "data", "models", "terminal"},
-    "sweep": {
-        *("config", "errors", "estimate", "libraries", "models", "records", "run", "targets", "terminal"),
-        "wording",
-    },
+    "scout": {"config", "data", "errors", "estimate", "libraries", "models", "records", "targets", "wording"},
+    "sweep": {"config", "errors", "libraries", "models", "records", "run", "scout", "terminal"},
     "conduct": {
-        *("config", "data", "errors", "estimate", "evaluation", "interrupts", "models", "records", "run", "studies"),
-        *("sweep", "terminal", "wording"),
+        *("config", "errors", "estimate", "evaluation", "interrupts", "models", "records", "run", "scout", "studies"),
+        *("terminal", "wording"),
     },
-    "session": {"config", "inputs", "models", "terminal"},
+    "session": {"config", "inputs", "models", "scout", "terminal"},
     "judging": {"config", "evaluation", "inputs", "terminal"},
     "run": {
-        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging", "session"),
-        *("libraries", "data", "models", "targets", "estimate", "training", "evaluation", "records"),
+        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging", "scout"),
+        *("session", "libraries", "data", "models", "targets", "estimate", "training", "evaluation", "records"),
     },
 }
 

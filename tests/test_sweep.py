@@ -120,3 +120,23 @@ def test_a_sweep_that_was_killed_loses_the_running_run_alone(tiny_words, tmp_pat
     assert run_train(monkeypatch, *words, f"runs_dir={tmp_path / 'uncut'}") == 0
     uncut = {record.name: record.metrics for record in load_runs(tmp_path / "uncut")[0]}
     assert {name: record.metrics for name, record in after.items()} == uncut
+
+
+def test_a_plans_memory_is_of_the_rows_that_there_are_not_of_the_longest_that_may_be(tiny_words, capsys):
+    words = [*tiny_words, "target=q_v"]
+    record = execute(compose([*words, "train.max_steps=1"]))
+    length = record.memory["predicted"]["length"]
+    assert length < 512
+    capsys.readouterr()
+    execute(compose([*words, "dry_run=true", "overwrite=true"]))
+    assert f"(batch 4 x {length})" in capsys.readouterr().out
+
+
+def test_a_bound_of_the_memory_is_told_as_one(tiny_words, monkeypatch, capsys):
+    def memory(*words):
+        capsys.readouterr()
+        run_train(monkeypatch, "-m", *tiny_words, "train.max_steps=1", "target=q_v,qkvo", *words)
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("target=q_v "))
+
+    assert "  ~ " in memory()
+    assert "up to" in memory("model=mistral7b", "model.path=mistralai/Mistral-7B-v0.3")

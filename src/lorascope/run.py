@@ -39,6 +39,7 @@ from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.records.trackers import Trackers, check_installed, open_trackers
 from lorascope.result_view import show_result
+from lorascope.scout import Scout
 from lorascope.session import Session
 from lorascope.targets.attach import attach
 from lorascope.targets.automatic import plan_automatically
@@ -84,7 +85,8 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
     with importing():
         hush()
         modules, shapes = read_model(config.model)
-    plan = _plan(config, modules, shapes, out)
+    shared = session or Session(lasting=False)
+    plan = _plan(config, modules, shapes, shared.scout, out)
     if config.dry_run:
         out.print("Nothing was run (dry_run=true).")
         return None
@@ -96,7 +98,6 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
             import_peft()
             trainer_class()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
-        shared = session or Session(lasting=False)
         try:
             _train_and_measure(Run(config, modules, shapes, record, folder, checkpoint, out), plan, shared)
         finally:
@@ -122,7 +123,7 @@ class Run:
     out: Console
 
 
-def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, out: Console) -> TargetPlan | None:
+def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, scout: Scout, out: Console) -> TargetPlan | None:
     """The plan, shown; None where only the base's weights can decide it."""
     if config.target.auto.method is not None:
         show_undecided(out, config.target, modules)
@@ -130,8 +131,10 @@ def _plan(config: RunConfig, modules: ModuleMap, shapes: Any, out: Console) -> T
     plan = plan_targets(config.target, modules)
     check_init(plan, config.quantization.scheme)
     show_plan(out, plan, modules)
-    config = with_checkpointing(config, shapes, plan, memory.free_gpu_bytes(str(config.device)))
-    for line in lines(estimate_memory(config, shapes, plan), estimate_compute(config, shapes, plan)):
+    longest = scout.longest(config)
+    config = with_checkpointing(config, shapes, plan, memory.free_gpu_bytes(str(config.device)), **longest)
+    compute = estimate_compute(config, shapes, plan, **scout.mean(config))
+    for line in lines(estimate_memory(config, shapes, plan, **longest), compute):
         out.print(line)
     return plan
 

@@ -17,6 +17,7 @@ from lorascope.inputs import Data, Inputs, load_data, tell
 from lorascope.models.intact import Seal
 from lorascope.models.loading import Base, check_quantized, load_base
 from lorascope.models.packaged import is_unpacked
+from lorascope.scout import Scout
 from lorascope.terminal import waiting, warn
 
 MOST_DATA = 8  # data sets that are kept
@@ -32,6 +33,7 @@ class Session:
         self._key = ""
         self._seal: Seal | None = None
         self._data: dict[str, Data] = {}
+        self.scout = Scout()
         self.states: dict[str, Any] = {}  # of the base's lower layers, which the training keeps for the next run
         self.loaded = 0  # how often a base was
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,11 +12,8 @@ from rich.text import Text
 
 from lorascope.config import RunConfig
 from lorascope.errors import LorascopeError
+from lorascope.scout import Look, Scout
 from lorascope.terminal import console, waiting
-from lorascope.wording import megabytes
-
-if TYPE_CHECKING:
-    from lorascope.targets.plan import TargetPlan
 
 
 @dataclass
@@ -27,8 +23,7 @@ class Job:
     words: str
     config: RunConfig | None
     error: LorascopeError | None = None
-    parameters: int | None = None
-    memory: int | None = None
+    look: Look | None = None
     done: bool = False
 
 
@@ -37,16 +32,17 @@ def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
     if any(job.config and job.config.dry_run for job in jobs):
         return  # each shows its own plan
     out = out or console()
-    models: dict[str, Any] = {}
+    scout = Scout()
     with waiting(out, "planning all runs"):
         for job in jobs:
-            _look_at(job, models)
+            _look_at(job, scout)
     table = Table(box=None, pad_edge=False)
     for title in ("run", "parameters", "memory", ""):
         table.add_column(title, justify="right" if title in ("parameters", "memory") else "left")
     for job in jobs:
-        parameters = "-" if job.parameters is None else f"{job.parameters:,}"
-        memory = "-" if job.memory is None else f"~ {megabytes(job.memory)}"
+        plan = job.look.plan if job.look else None
+        parameters = f"{plan.trainable_parameters:,}" if plan else "-"
+        memory = job.look.memory_words if job.look else "-"
         table.add_row(*map(Text, (job.words, parameters, memory, _state(job))))
     done, bad = sum(job.done for job in jobs), sum(job.error is not None for job in jobs)
     said = [f"{done} done" if done else "", f"{bad} cannot be run" if bad else ""]
@@ -60,48 +56,7 @@ def _state(job: Job) -> str:
     return "done" if job.done else ""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a run would train and take; or why it cannot be."""
-
-    plan: TargetPlan | None = None  # None where the base's weights decide
-    memory: int | None = None
-    error: LorascopeError | None = None
-
-
-def look_at(config: RunConfig, models: dict[str, Any]) -> Look:
-    """Plan a run; nothing is loaded.
-
-    Args:
-        config: resolved.
-        models: those that were read before, by their settings; more are put in.
-    """
-    from lorascope.estimate.fit import with_checkpointing
-    from lorascope.estimate.memory import estimate_memory
-    from lorascope.libraries import importing
-    from lorascope.models.quiet import hush
-    from lorascope.records.memory import free_gpu_bytes
-    from lorascope.targets.module_map import read_model
-    from lorascope.targets.plan import plan_targets
-
-    try:
-        with importing():
-            hush()
-        key = str(config.model)
-        if key not in models:
-            with importing():
-                models[key] = read_model(config.model)
-        modules, shapes = models[key]
-        if config.target.auto.method is not None:
-            return Look()
-        plan = plan_targets(config.target, modules)
-        config = with_checkpointing(config, shapes, plan, free_gpu_bytes(str(config.device)))
-        return Look(plan, estimate_memory(config, shapes, plan).total)
-    except LorascopeError as error:
-        return Look(error=error)
-
-
-def _look_at(job: Job, models: dict[str, Any]) -> None:
+def _look_at(job: Job, scout: Scout) -> None:
     from lorascope.libraries import importing
     from lorascope.models.device import resolve
     from lorascope.records.store import find_done
@@ -117,6 +72,5 @@ def _look_at(job: Job, models: dict[str, Any]) -> None:
     except LorascopeError as error:
         job.error = error
         return
-    look = look_at(config, models)
-    job.error, job.memory = look.error, look.memory
-    job.parameters = look.plan.trainable_parameters if look.plan else None
+    job.look = scout.look(config)
+    job.error = job.look.error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,18 +11,17 @@ from lorascope.conduct.overview import Overview
 from lorascope.conduct.pilot import Trial, expected, grid
 from lorascope.conduct.planned import Planned, Planner, state_of
 from lorascope.config import RunConfig, StudyConfig
-from lorascope.sweep import Look
+from lorascope.scout import Look, Scout
 from lorascope.terminal import waiting
-from lorascope.wording import duration, megabytes
+from lorascope.wording import duration
 
 REACHED = 0.4  # of the matrix product's speed, by a training on a CPU and a GPU alike (docs/performance.md)
-LETTERS = 3.5  # to a token of English
 NUMBERS = ("seed", "rate", "parameters", "memory", "time")
 
 
 def show_runs(out: Console, design: Design, planner: Planner, study: StudyConfig, found: Overview) -> None:
     """Every run that is known before the first; a pilot's later rounds follow from its first."""
-    clock = Clock(found.models)
+    clock = Clock(found.scout)
     table = Table(box=None, pad_edge=False)
     for title in ("run", "task", "arm", *NUMBERS, ""):
         table.add_column(title, justify="right" if title in NUMBERS else "left")
@@ -67,7 +64,7 @@ def _row(run: Planned, look: Look, seconds: float | None, study: StudyConfig) ->
         str(entry.seed),
         "by the pilot" if final and study.pilot.points else f"{entry.rate:g}",
         f"{look.plan.trainable_parameters:,}" if look.plan else "-",
-        f"~ {megabytes(look.memory)}" if look.memory else "-",
+        look.memory_words,
         f"~ {duration(seconds)}" if seconds else "-",
         look.error.what if look.error else known,
     )
@@ -76,10 +73,8 @@ def _row(run: Planned, look: Look, seconds: float | None, study: StudyConfig) ->
 class Clock:
     """Estimates how long trainings take: their arithmetic, over what this machine does of it in a second."""
 
-    def __init__(self, models: dict[str, Any]) -> None:
-        """With the models that were read before, by their settings."""
-        self.models = models
-        self.sizes: dict[str, tuple[int, int]] = {}  # rows and tokens of a data set
+    def __init__(self, scout: Scout) -> None:
+        self.scout = scout
         self.speed: float | None = None
 
     def seconds(self, config: RunConfig, look: Look) -> float | None:
@@ -88,34 +83,12 @@ class Clock:
 
         if look.plan is None:
             return None
-        shapes = self.models[str(config.model)][1]
-        known: dict[str, Any] = {}
-        if size := self._size(config):
-            rows, tokens = size
-            length = min(config.train.max_length, max(1, round(tokens / rows)))
-            known = {"length": length, "rows": rows, "tokens": tokens}
-        work = estimate_compute(config, shapes, look.plan, **known)
+        shapes = self.scout.models[str(config.model)][1]
+        work = estimate_compute(config, shapes, look.plan, **self.scout.mean(config))
         if work.run is None:
             return None
         self.speed = self.speed or measured_speed(config)
         return work.run / (self.speed * REACHED)
-
-    def _size(self, config: RunConfig) -> tuple[int, int] | None:
-        """Rows and about how many tokens the train half has; rows of this machine are read, no tokenizer is."""
-        from lorascope.data.sources import load_rows
-        from lorascope.errors import LorascopeError
-
-        if config.dataset.source == "hub" or config.dataset.parts:
-            return None
-        key = str(config.dataset)
-        if key not in self.sizes:
-            try:
-                rows = load_rows(config.dataset).train
-            except LorascopeError:
-                return None
-            letters = sum(len(row.text) + sum(len(m.content) + 4 for m in row.messages) for row in rows)
-            self.sizes[key] = len(rows), max(1, round(letters / LETTERS))
-        return self.sizes[key]
 
 
 def measured_speed(config: RunConfig) -> float:

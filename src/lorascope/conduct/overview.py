@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,10 +13,9 @@ from lorascope.conduct.design import Design
 from lorascope.conduct.pilot import expected, grid
 from lorascope.conduct.planned import Planner
 from lorascope.config import RunConfig
+from lorascope.scout import Look, Scout
 from lorascope.studies.study import Arm
-from lorascope.sweep import Look, look_at
 from lorascope.terminal import waiting
-from lorascope.wording import megabytes
 
 Key = tuple[str, str]  # task, arm
 
@@ -27,7 +25,7 @@ class Overview:
     """What planning found, by task and arm."""
 
     looks: dict[Key, Look] = field(default_factory=dict)
-    models: dict[str, Any] = field(default_factory=dict)
+    scout: Scout = field(default_factory=Scout)
 
     @property
     def refused(self) -> dict[Key, str]:
@@ -42,7 +40,7 @@ def show_study(out: Console, config: RunConfig, design: Design, planner: Planner
     with waiting(out, "planning the study"):
         for cell in design.cells:
             first = planner.final(cell, study.seeds[0], None)
-            look = found.looks[cell.task.name, cell.arm.name] = look_at(first.config, found.models)
+            look = found.looks[cell.task.name, cell.arm.name] = found.scout.look(first.config)
             if look.plan:
                 _fill_in(cell.arm, look)
     tasks = ", ".join(f"{task.name} by {task.metric}" for task in design.tasks)
@@ -77,8 +75,7 @@ def _arms(design: Design, view: str, found: Overview) -> Table:
         if view not in arm.views:
             continue
         looks = [look for (_, name), look in found.looks.items() if name == arm.name]
-        memory = max((look.memory for look in looks if look.memory), default=None)
+        most = max(looks, key=lambda look: look.memory or 0, default=Look())
         parameters = "by the weights" if arm.parameters is None else f"{arm.parameters:,}"
-        needed = "-" if memory is None else f"~ {megabytes(memory)}"
-        table.add_row(*map(Text, (arm.name, arm.ranks or "-", parameters, needed, arm.words)))
+        table.add_row(*map(Text, (arm.name, arm.ranks or "-", parameters, most.memory_words, arm.words)))
     return table

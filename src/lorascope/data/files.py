@@ -52,11 +52,24 @@ def content_hash(dataset: DatasetConfig) -> str:
         DataError: when a file is missing or cannot be read.
     """
     digest = hashlib.sha256()
-    for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
-        for file in _parts(pattern, key, dataset.source) if pattern else []:
-            for piece in pieces(file):
-                digest.update(piece)
+    for file in _all_files(dataset):
+        for piece in pieces(file):
+            digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def content_size(dataset: DatasetConfig) -> int:
+    """Bytes of all files as they lie there.
+
+    Raises:
+        DataError: when a file is missing.
+    """
+    return sum(file.stat().st_size for file in _all_files(dataset))
+
+
+def _all_files(dataset: DatasetConfig) -> Iterator[Path]:
+    for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
+        yield from _parts(pattern, key, dataset.source) if pattern else []
 
 
 def _parts(pattern: str, key: str, source: str) -> list[Path]:

@@ -13,11 +13,13 @@ from lorascope.config import ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.errors import ModelError
 from lorascope.models.architecture import is_local
 from lorascope.models.hub import from_hub
-from lorascope.models.packaged import package_version, unpack
+from lorascope.models.packaged import is_unpacked, package_version, unpack
 
 if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZER = "tokenizer_config.json"  # of a hub's model: is in the cache where its tokenizer is
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,22 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
             "Add eos_token: tokenizer_config.json",
         )
     return tokenizer
+
+
+def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
+    """The model's tokenizer where it can be had at once; None where it is elsewhere, packed, or broken."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        if model.package:
+            there = is_unpacked(model)
+        else:
+            path = model.path or ""
+            cached = None if is_local(path) else try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
+            there = is_local(path) or isinstance(cached, str)
+        return load_tokenizer(model) if there else None
+    except ModelError:
+        return None  # the run says what is wrong
 
 
 def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
