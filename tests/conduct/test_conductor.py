@@ -172,3 +172,19 @@ def test_runs_of_a_study_end_as_runs_of_their_own_commands(study_words, tiny_wor
     again = read_record(tmp_path / "alone" / run.name)
     assert again.metrics == read_record(runs / run.name).metrics
     assert math.isfinite(again.metric("eval_loss"))
+
+
+def test_another_study_in_the_same_folder_is_told_with_the_command_that_brings_the_first_back(
+    study_words, runs, monkeypatch, capsys
+):
+    assert run_train(monkeypatch, *study_words) == 0
+    first = read_study(runs)
+    assert run_train(monkeypatch, *study_words, "study.seeds=[1,2,3]") == 0
+    assert "another study" not in "".join(capsys.readouterr())
+    assert run_train(monkeypatch, *study_words, "train.max_steps=2") == 0
+    told = "".join(capsys.readouterr())
+    assert "held another study" in told
+    assert "study.seeds=[1,2,3]" in " ".join(told.split())
+    assert {run.name for run in first.runs}.isdisjoint(run.name for run in read_study(runs).runs)
+    assert run_train(monkeypatch, *study_words) == 0
+    assert {run.name for run in first.runs} == {run.name for run in read_study(runs).runs}

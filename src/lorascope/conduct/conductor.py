@@ -10,8 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +27,9 @@ from lorascope.conduct.progress import Progress
 from lorascope.config import RunConfig
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
+from lorascope.records.moments import now
 from lorascope.studies.study import Study, read_study, write_study
-from lorascope.terminal import console
+from lorascope.terminal import console, warn
 
 ATTEMPTS = 2  # at a run that ends without saying how
 POLL = 2.0  # seconds between two looks at a run that another process holds
@@ -79,6 +80,7 @@ class Conductor:
     planned: dict[str, Planned] = field(default_factory=dict)  # by name
     known: dict[str, State] = field(default_factory=dict)  # how runs ended
     attempts: Counter[str] = field(default_factory=Counter)
+    began: str = field(default_factory=now)  # at the first of all sessions
 
     def __post_init__(self) -> None:
         self.planner = Planner(self.door.compose)
@@ -149,6 +151,8 @@ class Conductor:
 
     def _make(self, runs: Sequence[Planned]) -> None:
         """Make what is not made, and wait for what other processes hold."""
+        if not self.planned:
+            self._look_at_what_was_here({run.entry.name for run in runs})
         self.planned |= {run.entry.name: run for run in runs}
         self._write()
         waiting = list(dict.fromkeys(run.entry.name for run in runs if run.entry.name not in self.known))
@@ -190,12 +194,12 @@ class Conductor:
 
     def _write(self, *, finished: bool = False) -> None:
         """What is known so far, for whoever follows."""
-        config, now = self.config, datetime.now(UTC).isoformat(timespec="seconds")
+        config = self.config
         study = Study(
             name=str(config.study.name),
             title=config.study.title,
             command=" ".join(["python train.py", *sys.argv[1:]]),
-            started=self._started() or now,
+            started=self.began,
             seeds=list(config.study.seeds),
             reference=self.design.reference,
             level=config.study.level,
@@ -205,15 +209,25 @@ class Conductor:
             runs=[run.entry for run in self.planned.values()],
             rates=self.rates,
             notes=self.notes,
-            finished=now if finished else None,
+            finished=now() if finished else None,
         )
         write_study(study, self.folder)
 
-    def _started(self) -> str | None:
-        try:
-            return read_study(self.folder).started
-        except RunError:
-            return None
+    def _look_at_what_was_here(self, first: set[str]) -> None:
+        """This study, cut or done, whose beginning stands; or another one, which the user may want to keep.
+
+        Args:
+            first: the names of this study's first runs.
+        """
+        with suppress(RunError):
+            before = read_study(self.folder)
+            if not first or first & {run.name for run in before.runs}:
+                self.began = before.started
+            elif before.runs:
+                warn(
+                    f"{self.folder} held another study, {before.command}: this one's report takes its place. The runs "
+                    "of both are kept, and that command brings it back; another runs_dir=FOLDER keeps them apart"
+                )
 
     def _end(self) -> None:
         """The report; then what failed, as an error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from lorascope.conduct.planned import Planned, State
+from lorascope.records.moments import moment
 from lorascope.terminal import listening
 from lorascope.wording import duration
 
@@ -22,8 +24,8 @@ class Progress:
     def __init__(self, out: Console) -> None:
         self.out = out
         self.left = 0.0  # whole trainings
-        self.seconds: list[tuple[float, float]] = []  # of a run, and the share of a training that it was
-        self.ended = 0
+        self.made = 0.0  # whole trainings that ended since the first began, here or in another process
+        self._began: float | None = None
         self.now = Text("")
         self.live = Live(self.now, console=out, transient=True, auto_refresh=False) if out.is_terminal else None
         self._listening = listening(self._heard)
@@ -44,15 +46,15 @@ class Progress:
 
     def begin(self, run: Planned) -> None:
         """This run is at work now."""
+        self._began = self._began or time.time()
         self._title = run.title
         self._show(f"running  {run.title}")
 
     def end(self, run: Planned, state: State, seconds: float | None) -> None:
         """A run ended in this session, or was found so."""
-        self.ended += 1
         self.left = max(0.0, self.left - run.entry.steps)
-        if seconds is not None and state.status == "done":
-            self.seconds.append((seconds, run.entry.steps))
+        if state.status == "done" and (seconds is not None or self._is_new(state)):
+            self.made += run.entry.steps
         colour = COLOURS[state.status]
         told = f"[{colour}]{state.status:<7}[/]  {escape(run.title)}"
         if state.status == "done":
@@ -69,9 +71,15 @@ class Progress:
         return f"   about {duration(rest)} left" if rest else ""
 
     def eta(self) -> float | None:
-        """Seconds that the rest may take; None while nothing is known."""
-        shares = sum(share for _, share in self.seconds)
-        return self.left * sum(seconds for seconds, _ in self.seconds) / shares if shares and self.left else None
+        """Seconds that the rest may take if all go on as since the first run began; None while nothing is known."""
+        if not (self._began and self.made and self.left):
+            return None
+        return self.left * (time.time() - self._began) / self.made
+
+    def _is_new(self, state: State) -> bool:
+        """Whether another process made the run while this one was at work, rather than before."""
+        finished = state.record.finished if state.record else None
+        return bool(self._began and moment(finished) > self._began)
 
     def _heard(self, title: str, done: int, total: int, note: str) -> None:
         self._show(f"running  {self._title}   {title.strip()} {done}/{total}  {note}")

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lorascope.config import Resume, RunConfig, as_dict
 from lorascope.errors import LorascopeError, RunError, out_of_memory
 from lorascope.interrupts import held
 from lorascope.records.identity import run_hash, run_id, run_name
+from lorascope.records.moments import now
 from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
 from lorascope.records.redact import redact
 
@@ -86,15 +86,15 @@ def open_run(
             (folder / name).unlink(missing_ok=True)
         told = redact(as_dict(config))
         (folder / CONFIG).write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
-        now = _now()
+        began = now()
         record = RunRecord(
             run_id=run_id(config),
             run_hash=run_hash(config),
             name=run_name(config),
             status=Status.running,
             config=told,
-            started=(before[0].get("started") if before else None) or now,
-            sessions=[*before, {"started": now}],
+            started=(before[0].get("started") if before else None) or began,
+            sessions=[*before, {"started": began}],
         )
         write_record(record, folder)
         begin = time.perf_counter()
@@ -111,14 +111,10 @@ def open_run(
             raise
         finally:
             with held():
-                record.finished = _now()
+                record.finished = now()
                 record.timing["total_seconds"] = round(time.perf_counter() - begin, 3)
                 record.sessions[-1] |= {"ended": record.finished, "status": str(record.status)}
                 write_record(record, folder)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _sessions(folder: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
+from lorascope.records.moments import moment
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.study import FINAL, PILOT, Study
 
@@ -58,14 +58,6 @@ def seconds(record: RunRecord) -> float | None:
         spans = [moment(one.get("ended")) - moment(one.get("started")) for one in record.sessions if one.get("ended")]
         return sum(spans) if spans else None
     return record.timing.get("total_seconds")
-
-
-def moment(text: object) -> float:
-    """A record's ISO time as seconds since 1970; 0 where it is none."""
-    try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
