@@ -301,3 +301,30 @@ def test_a_study_that_names_what_it_does_not_have_is_one_message(study, field, c
     with pytest.raises(SystemExit):
         main(["report", str(study)])
     assert "is damaged: it has no" in capsys.readouterr().err
+
+
+def places(value, path=()):
+    """Every place of a JSON value, of a list's items the first."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from places(one, (*path, key))
+
+
+def test_a_study_with_a_value_of_another_kind_is_shown_or_one_message(study):
+    path = study / "study.json"
+    whole = path.read_text()
+    refused = 0
+    for place in list(places(json.loads(whole)))[1:]:
+        for other in (None, "x", -1.5, [], {}):
+            raw = json.loads(whole)
+            inner = raw
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = other
+            path.write_text(json.dumps(raw))
+            try:
+                find(study)
+            except RunError as error:
+                refused += error.place == str(path)
+    assert refused > 100

@@ -1,6 +1,6 @@
-"""What kinds of values a record holds: a record's fields come in, an error comes out where one is another's.
+"""What kinds of values a file holds: its fields come in, an error comes out where one is another's.
 
-Only what is counted on by who lists, compares and resumes runs is looked at; what is absent is an older record's.
+Of a record, only what is counted on by who lists, compares and resumes runs is looked at; what is absent is older.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import Any
 LARGEST = 1e15
 
 
-def check_kinds(fields: Mapping[str, Any]) -> None:
+def check_kinds(fields: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
     """Refuse a value of another kind.
+
+    Args:
+        fields: of the file.
+        kinds: by dotted place, the widest first, since what is inside is looked for in tables and lists; `*` is each.
 
     Raises:
         TypeError: naming the first one.
     """
-    for place, kind in KINDS.items():
+    for place, kind in kinds.items():
         for value in _at(fields, place.split(".")):
             if not FITS[kind](value):
                 raise TypeError(f"'{place}' is not {kind} but {str(value)[:40]!r}")
@@ -48,10 +52,11 @@ FITS: dict[str, Callable[[Any], bool]] = {
     "a list": lambda value: isinstance(value, list),
     "a number": _is_number,
     "an amount": lambda value: _is_number(value) and (value is None or math.isfinite(value)),
+    "a figure": lambda value: value is not None and _is_number(value) and math.isfinite(value),
+    "a share": lambda value: FITS["a figure"](value) and 0 < value < 1,
     "a whole number": lambda value: _is_number(value) and not isinstance(value, float),
 }
-KINDS = {
-    # the widest places first: what is inside is looked for in tables and lists
+RECORD = {
     **dict.fromkeys(("run_id", "run_hash", "name", "started"), "text"),
     **dict.fromkeys(("finished", "error"), "text or null"),
     **dict.fromkeys(("config", "plan", "metrics", "timing", "memory", "data", "fingerprint", "environment"), "a table"),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from lorascope.errors import RunError
-from lorascope.records.kinds import check_kinds
+from lorascope.records.kinds import RECORD
+from lorascope.records.whole import read_object, told_as_damaged, write_whole
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
@@ -62,13 +62,8 @@ def write_record(record: RunRecord, folder: Path) -> None:
         RunError: when the folder cannot be written.
     """
     text = json.dumps(dataclasses.asdict(record), indent=1)
-    aside = folder / f".{FILE}.{os.getpid()}"
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(folder / FILE)
+        write_whole(folder / FILE, text + "\n")
     except OSError as error:
         raise RunError(str(folder), f"the record cannot be written: {error.strerror}.", "Free or unlock it.") from error
 
@@ -80,20 +75,9 @@ def read_record(folder: Path) -> RunRecord:
         RunError: when it is missing, damaged, or of a later version of lorascope.
     """
     path = folder / FILE
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        version = int(raw["schema_version"])
-        if version > SCHEMA_VERSION:
-            raise RunError(str(path), f"has schema version {version}.", f"This lorascope reads up to {SCHEMA_VERSION}.")
+    with told_as_damaged(path, "Repeat the run.", "Remove it or repeat the run with overwrite=true."):
+        raw = read_object(path, SCHEMA_VERSION, RECORD)
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
         record.status = Status(record.status)
-        check_kinds(vars(record))
-        json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a character, which JSON can write, cannot be shown
-    except OSError as error:
-        raise RunError(str(path), f"cannot be read: {error.strerror}.", "Repeat the run.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
-        remedy = "Remove it or repeat the run with overwrite=true."
-        raise RunError(str(path), f"is damaged: {what.rstrip('.')}.", remedy) from error
     return record

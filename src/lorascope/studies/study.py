@@ -14,10 +14,25 @@ from typing import Any
 from lorascope.errors import RunError
 from lorascope.records.record import FILE as RECORD
 from lorascope.records.record import RunRecord, Status, read_record
+from lorascope.records.whole import read_object, told_as_damaged, write_whole
 
 FILE = "study.json"
 SCHEMA_VERSION = 1
 FINAL, PILOT = "final", "pilot"
+KINDS = {
+    **dict.fromkeys(("name", "title", "command", "started", "reference"), "text"),
+    **dict.fromkeys(("seeds", "views", "arms", "tasks", "runs", "notes"), "a list"),
+    **dict.fromkeys(("arms.*", "tasks.*", "runs.*", "rates", "rates.*"), "a table"),
+    **dict.fromkeys(("views.*", "notes.*", "arms.*.name", "arms.*.words", "arms.*.ranks"), "text"),
+    **dict.fromkeys(("tasks.*.name", "tasks.*.words", "tasks.*.metric", "tasks.*.better", "tasks.*.unit"), "text"),
+    **dict.fromkeys(("runs.*.name", "runs.*.stage", "runs.*.task", "runs.*.arm"), "text"),
+    **dict.fromkeys(("seeds.*", "runs.*.seed", "runs.*.rung", "arms.*.parameters"), "a whole number"),
+    **dict.fromkeys(("tasks.*.margin", "runs.*.rate", "runs.*.steps", "rates.*.*"), "a figure"),
+    "level": "a share",
+    "arms.*.views": "a list",
+    "arms.*.views.*": "text",
+    "finished": "text or null",
+}
 
 
 @dataclass(kw_only=True)
@@ -87,11 +102,9 @@ def write_study(study: Study, folder: Path) -> None:
     Raises:
         RunError: when the folder cannot be written.
     """
-    aside = folder / f".{FILE}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(dataclasses.asdict(study), indent=1) + "\n", encoding="utf-8")
-        aside.replace(folder / FILE)
+        write_whole(folder / FILE, json.dumps(dataclasses.asdict(study), indent=1) + "\n")
     except OSError as error:
         raise RunError(str(folder), f"the study cannot be written: {error.strerror}.", "Free or unlock it.") from error
 
@@ -102,22 +115,13 @@ def read_study(folder: Path) -> Study:
     Raises:
         RunError: when it is missing, damaged, or of a later version of lorascope.
     """
-    path = folder / FILE
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if int(raw["schema_version"]) > SCHEMA_VERSION:
-            version = raw["schema_version"]
-            raise RunError(str(path), f"has schema version {version}.", f"This lorascope reads up to {SCHEMA_VERSION}.")
+    path, again = folder / FILE, "Run the study's command again"
+    with told_as_damaged(path, f"{again}.", f"{again}: it is written anew."):
+        raw = read_object(path, SCHEMA_VERSION, KINDS)
         parts = {"arms": Arm, "tasks": Task, "runs": StudyRun}
         fields = _known(Study, raw)
         fields |= {key: [kind(**_known(kind, one)) for one in fields[key]] for key, kind in parts.items()}
         return Study(**fields)
-    except OSError as error:
-        raise RunError(str(path), f"cannot be read: {error.strerror}.", "Run the study's command again.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RunError(
-            str(path), f"is damaged: {error}.", "Run the study's command again: it is written anew."
-        ) from error
 
 
 def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:

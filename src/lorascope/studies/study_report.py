@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lorascope.errors import RunError
+from lorascope.records.whole import write_whole
 from lorascope.studies.findings import Findings, as_dict, find, result_rows, run_rows
 from lorascope.studies.front import plot_fronts
 from lorascope.studies.page.page import page_of
@@ -91,11 +91,8 @@ def write_text(file: Path, text: str) -> Path:
     Raises:
         RunError: when it cannot be written.
     """
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        # half a character, which JSON can write, is shown as its number
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        aside.replace(file)
+        write_whole(file, text)
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place that can be.") from error
     return file

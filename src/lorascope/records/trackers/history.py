@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from lorascope.records.record import RunRecord
 from lorascope.records.store import HISTORY
+from lorascope.records.whole import write_whole
 
 
 class History:
@@ -31,12 +31,8 @@ class History:
 
     def rewind(self, step: int) -> None:
         """Drop the lines after the step, and one that was cut; the file is the old or the new one, never half of it."""
-        aside = self.path.with_name(f".{HISTORY}.{os.getpid()}")
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in read_history(self.path.parent) if row["step"] <= step)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
+        rows = read_history(self.path.parent)
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
         self.kept = step
 
     def finish(self, record: RunRecord) -> None:
