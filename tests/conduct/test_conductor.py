@@ -188,3 +188,22 @@ def test_another_study_in_the_same_folder_is_told_with_the_command_that_brings_t
     assert {run.name for run in first.runs}.isdisjoint(run.name for run in read_study(runs).runs)
     assert run_train(monkeypatch, *study_words) == 0
     assert {run.name for run in first.runs} == {run.name for run in read_study(runs).runs}
+
+
+def test_any_launcher_of_hydras_gets_the_runs_in_batches_and_ends_with_the_same_study(
+    study_words, runs, tmp_path, monkeypatch, capsys
+):
+    words = [*study_words, "study.arms={q_v: 'target=q_v', wild: 'target=qkvo target.alpha=1e12'}"]
+    words.remove("study.arms={q_v: 'target=q_v', qv_ffn: 'target=qv_ffn'}")
+    elsewhere = tmp_path / "elsewhere"
+    assert run_train(monkeypatch, *words) != 0
+    assert run_train(monkeypatch, *words, f"runs_dir={elsewhere}", "hydra/launcher=basic") != 0
+    assert "2 of its runs failed" in capsys.readouterr().err
+    one, other = read_study(runs), read_study(elsewhere)
+    assert [run.name for run in one.runs] == [run.name for run in other.runs]
+    found = [
+        {name: (str(record.status), record.metric("eval_loss")) for name, record in records_of(study, folder).items()}
+        for study, folder in ((one, runs), (other, elsewhere))
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 4
