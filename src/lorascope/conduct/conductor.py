@@ -28,7 +28,7 @@ from lorascope.config import RunConfig
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
 from lorascope.records.moments import now
-from lorascope.studies.study import Study, read_study, write_study
+from lorascope.studies.study import FINAL, PILOT, Study, read_study, write_study
 from lorascope.terminal import console, warn
 
 ATTEMPTS = 2  # at a run that ends without saying how
@@ -97,8 +97,7 @@ class Conductor:
             return
         cells = [cell for cell in self.design.cells if (cell.task.name, cell.arm.name) not in runs.refused]
         self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in runs.refused.items()}
-        pilot = expected(self.settings.pilot) if self.settings.pilot.points else 0.0
-        self.progress.left = len(cells) * (len(self.settings.seeds) + pilot)
+        self.progress.left[FINAL] = float(len(cells) * len(self.settings.seeds))
         with self.progress:
             if self.settings.pilot.points:
                 self._pilot(cells)
@@ -110,6 +109,7 @@ class Conductor:
         """A rate for every cell, by rounds, so that each round is one batch."""
         losses: dict[int, dict[Trial, float]] = {id(cell): {} for cell in cells}
         settings = self.settings.pilot
+        self.progress.left[PILOT] = len(cells) * expected(settings)
         while True:
             runs = {
                 (id(cell), trial): self.planner.trial(cell, settings, trial)
@@ -118,9 +118,12 @@ class Conductor:
             }
             if not runs:
                 break
+            needed = sum(run.entry.steps for run in runs.values())
+            self.progress.left[PILOT] = max(self.progress.left[PILOT], needed)
             self._make(list(runs.values()))
             for (key, trial), run in runs.items():
                 losses[key][trial] = self.known[run.entry.name].loss
+        self.progress.left[PILOT] = 0.0
         for cell in cells:
             found = choice(settings, losses[id(cell)])
             where = f"{cell.task.name}, {cell.arm.name}"
@@ -161,7 +164,7 @@ class Conductor:
             for name in waiting:
                 state = state_of(self.planned[name])
                 if state.status == "done" or (state.status == "failed" and not self.settings.retry):
-                    self._ended(name, state, None)
+                    self._ended({name: state}, None)
                 elif state.status != "running":
                     queued.append(name)
             if queued:
@@ -176,6 +179,7 @@ class Conductor:
         self.progress.begin(runs[0])
         reasons = self.door.launch([run.words for run in runs])
         seconds = (time.perf_counter() - began) / len(runs)
+        ended = {}
         for run, reason in zip(runs, reasons, strict=True):
             state = state_of(run)
             self.attempts[run.entry.name] += 1
@@ -183,14 +187,15 @@ class Conductor:
                 continue  # another process was faster, and may have been cut meanwhile
             if state.status != "done":
                 state = State("failed", state.record, state.reason or reason or "ended without a record")
-            self._ended(run.entry.name, state, seconds)
+            ended[run.entry.name] = state
+        self._ended(ended, seconds)
 
-    def _ended(self, name: str, state: State, seconds: float | None) -> None:
-        run = self.planned[name]
-        self.known[name] = state
-        if state.status == "failed":
-            self.failed[run.title] = state.reason
-        self.progress.end(run, state, seconds)
+    def _ended(self, states: dict[str, State], seconds: float | None) -> None:
+        self.known |= states
+        self.failed |= {
+            self.planned[name].title: state.reason for name, state in states.items() if state.status == "failed"
+        }
+        self.progress.end([(self.planned[name], state) for name, state in states.items()], seconds)
 
     def _write(self, *, finished: bool = False) -> None:
         """What is known so far, for whoever follows."""

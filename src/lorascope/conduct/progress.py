@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from lorascope.conduct.planned import Planned, State
 from lorascope.records.moments import moment
+from lorascope.studies.study import FINAL, PILOT
 from lorascope.terminal import listening
 from lorascope.wording import duration
 
@@ -23,7 +25,7 @@ class Progress:
 
     def __init__(self, out: Console) -> None:
         self.out = out
-        self.left = 0.0  # whole trainings
+        self.left = {PILOT: 0.0, FINAL: 0.0}  # whole trainings; of a pilot's, as many as are expected
         self.made = 0.0  # whole trainings that ended since the first began, here or in another process
         self._began: float | None = None
         self.now = Text("")
@@ -50,11 +52,18 @@ class Progress:
         self._title = run.title
         self._show(f"running  {run.title}")
 
-    def end(self, run: Planned, state: State, seconds: float | None) -> None:
-        """A run ended in this session, or was found so."""
-        self.left = max(0.0, self.left - run.entry.steps)
-        if state.status == "done" and (seconds is not None or self._is_new(state)):
-            self.made += run.entry.steps
+    def end(self, ended: Sequence[tuple[Planned, State]], seconds: float | None) -> None:
+        """Runs ended in this session, each after so many seconds, or were found so."""
+        for run, state in ended:
+            stage = run.entry.stage
+            self.left[stage] = max(0.0, self.left[stage] - run.entry.steps)
+            if state.status == "done" and (seconds is not None or self._is_new(state)):
+                self.made += run.entry.steps
+        for run, state in ended:
+            self._tell(run, state, seconds)
+        self._show("")
+
+    def _tell(self, run: Planned, state: State, seconds: float | None) -> None:
         colour = COLOURS[state.status]
         told = f"[{colour}]{state.status:<7}[/]  {escape(run.title)}"
         if state.status == "done":
@@ -64,7 +73,6 @@ class Progress:
         if seconds is not None:
             told += f"  {duration(seconds)}{self._rest()}"
         self.out.print(told)
-        self._show("")
 
     def _rest(self) -> str:
         rest = self.eta()
@@ -72,9 +80,8 @@ class Progress:
 
     def eta(self) -> float | None:
         """Seconds that the rest may take if all go on as since the first run began; None while nothing is known."""
-        if not (self._began and self.made and self.left):
-            return None
-        return self.left * (time.time() - self._began) / self.made
+        left = sum(self.left.values())
+        return left * (time.time() - self._began) / self.made if self._began and self.made and left else None
 
     def _is_new(self, state: State) -> bool:
         """Whether another process made the run while this one was at work, rather than before."""
