@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -69,33 +69,15 @@ def open_run(
         RunError: when the folder cannot be written, or another process is at work in it.
     """
     folder = run_folder(config)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunError(
-            f"runs_dir={config.runs_dir}", f"cannot be written: {error.strerror}.", "Name a folder that can: runs_dir=…"
-        ) from error
-    with lock:
+    with _lock_file(config, folder) as lock:
         _claim(lock.fileno(), folder)
         resumes = config.resume is Resume.auto and not config.overwrite
         goes_on = resumes and can_go_on(folder / CHECKPOINTS)
-        before = _sessions(folder) if goes_on else []
+        record = _begin(config, _sessions(folder) if goes_on else [])
         for name in (ADAPTER,) if goes_on else CONTENTS:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).unlink(missing_ok=True)
-        told = redact(as_dict(config))
-        (folder / CONFIG).write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
-        began = now()
-        record = RunRecord(
-            run_id=run_id(config),
-            run_hash=run_hash(config),
-            name=run_name(config),
-            status=Status.running,
-            config=told,
-            started=(before[0].get("started") if before else None) or began,
-            sessions=[*before, {"started": began}],
-        )
+        (folder / CONFIG).write_text(yaml.safe_dump(record.config, sort_keys=False), encoding="utf-8")
         write_record(record, folder)
         begin = time.perf_counter()
         try:
@@ -115,6 +97,31 @@ def open_run(
                 record.timing["total_seconds"] = round(time.perf_counter() - begin, 3)
                 record.sessions[-1] |= {"ended": record.finished, "status": str(record.status)}
                 write_record(record, folder)
+
+
+def _lock_file(config: RunConfig, folder: Path) -> IO[str]:
+    """The file in the run's folder that is locked while a process is at work there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(
+            f"runs_dir={config.runs_dir}", f"cannot be written: {error.strerror}.", "Name a folder that can: runs_dir=…"
+        ) from error
+
+
+def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
+    """The record of a run that begins now, or goes on after the sessions before."""
+    began = now()
+    return RunRecord(
+        run_id=run_id(config),
+        run_hash=run_hash(config),
+        name=run_name(config),
+        status=Status.running,
+        config=redact(as_dict(config)),
+        started=(before[0].get("started") if before else None) or began,
+        sessions=[*before, {"started": began}],
+    )
 
 
 def _sessions(folder: Path) -> list[dict[str, Any]]:
