@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 
@@ -72,3 +73,21 @@ def test_without_a_tokenizer_rows_are_counted_and_their_length_is_not_guessed(ti
     assert tokenizer_at_hand(config.model) is None
     found = size.size_of(config.dataset, None)
     assert (found.rows, found.longest, found.supervised) == (24, None, None)
+
+
+def test_a_tokenizer_in_the_hubs_cache_is_read_without_asking_the_network(tiny, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    snapshot = tmp_path / "models--org--small" / "snapshots" / "abc"
+    shutil.copytree(tiny, snapshot)
+    (tmp_path / "models--org--small" / "refs").mkdir()
+    (tmp_path / "models--org--small" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+    def asked(*arguments, **named):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", asked)
+    model = compose(["model=hf", "model.path=org/small"]).model
+    assert len(tokenizer_at_hand(model)) == len(load_tokenizer(compose(["model=hf", f"model.path={tiny}"]).model))
+    assert tokenizer_at_hand(compose(["model=hf", "model.path=org/other"]).model) is None

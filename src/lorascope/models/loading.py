@@ -108,12 +108,14 @@ def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
 
     try:
         if model.package:
-            there = is_unpacked(model)
-        else:
-            path = model.path or ""
-            cached = None if is_local(path) else try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
-            there = is_local(path) or isinstance(cached, str)
-        return load_tokenizer(model) if there else None
+            return load_tokenizer(model) if is_unpacked(model) else None
+        path = model.path or ""
+        if not is_local(path):
+            cached = try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
+            if not isinstance(cached, str):
+                return None
+            model = dataclasses.replace(model, path=str(Path(cached).parent))  # as a folder: no network is asked
+        return load_tokenizer(model)
     except ModelError:
         return None  # the run says what is wrong
 
