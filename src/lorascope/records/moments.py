@@ -11,8 +11,9 @@ def now() -> str:
 
 
 def moment(text: object) -> float:
-    """Seconds since 1970; 0 where it is no time."""
+    """Seconds since 1970, in UTC where no zone is said; 0 where it is no time."""
     try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
+        found = datetime.fromisoformat(str(text))
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return 0.0

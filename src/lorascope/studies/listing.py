@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 
+from lorascope.records.moments import moment
 from lorascope.records.record import RunRecord
 from lorascope.studies.report import count
 from lorascope.studies.rows import LOSS, SEED, Column, Row, rows_of, table_of
@@ -20,23 +21,16 @@ FIELDS = (
 
 def newest_first(records: Sequence[RunRecord]) -> list[Row]:
     """A short row for each run, the last one started first."""
-    rows = sorted(rows_of(records), key=lambda row: _moment(row["started"]), reverse=True)
+    rows = sorted(rows_of(records), key=lambda row: moment(row["started"]), reverse=True)
     return [{field: row[field] for field in FIELDS} for row in rows]
-
-
-def _moment(started: Any) -> datetime:
-    """A record's time; what cannot be read counts as oldest."""
-    try:
-        moment = datetime.fromisoformat(started)
-    except (TypeError, ValueError):
-        return datetime.min.replace(tzinfo=UTC)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def when(started: Any) -> str:
     """A record's time on this machine's clock, to the minute."""
-    moment = _moment(started)
-    return "-" if moment.year in (1, 9999) else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(moment(started)).strftime("%Y-%m-%d %H:%M") if moment(started) else "-"
+    except (ValueError, OverflowError, OSError):  # beyond the years of a calendar
+        return "-"
 
 
 def how_long(seconds: float) -> str:
