@@ -23,6 +23,7 @@ WRONG = [
     ("seed=one", "seed: 'one' is not a whole number", ""),
     ("seed=-1", "seed: -1 is not a seed", "4294967295"),
     ("+foo=1", "foo: there is no such setting", "runs_dir"),
+    ("train.reuse_lower_layers=true", "train.reuse_lower_layers: there is no such setting", ""),
     ("train.batch_size=0", "train.batch_size: 0 is too small", "from 1 up"),
     ("train.learning_rate=nan", "train.learning_rate: nan is not a rate", ""),
     ("train.scheduler=steps", "train.scheduler: 'steps' is not one of constant, linear, cosine", ""),

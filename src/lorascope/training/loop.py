@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from lorascope.errors import ConfigError
 from lorascope.interrupts import Preempted, asked
 from lorascope.models.likelihood import token_losses
 from lorascope.training import checkpoints
-from lorascope.training.around import Reuse
 from lorascope.training.exact import restore_adapter, restore_sums, save_sums, size_of
 from lorascope.training.grouping import by_length
 from lorascope.training.guards import check_finite
@@ -41,7 +39,6 @@ def trainer_class() -> Any:
 
         control: Any
         evaluation_is_due = False
-        reuse: Reuse | None = None  # of what stands below the first adapted layer
 
         def begin(
             self,
@@ -88,8 +85,7 @@ def trainer_class() -> Any:
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             self.read.append(inputs["input_ids"])
-            with self.reuse.of(inputs) if self.reuse else nullcontext():
-                loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
             self.losses.append(loss)
             return loss
 
@@ -131,7 +127,6 @@ def trainer_class() -> Any:
             meta = {
                 **self.saving.meta,
                 "best": self.best,
-                "reuses_lower_layers": self.reuse is not None,
                 "finished": step >= self.state.max_steps and not self.evaluation_is_due,
                 "trained": self.trained(),
             }

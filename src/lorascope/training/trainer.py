@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,8 @@ from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
-from lorascope.training.lower_layers import prepare
 from lorascope.training.packing import check_packing
 from lorascope.training.sft_options import GROUPED, SAMPLING
-from lorascope.training.states import States, Unfit
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,7 +38,6 @@ class Trained:
     tokens: int  # read by the model, without padding
     train_loss: float  # mean over the steps, nats per supervised token
     seconds: float  # over all sessions
-    lower_layers: Mapping[str, Any] = field(default_factory=dict)  # what was reused of them, or why nothing
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ def train_adapter(
     evaluate: Callable[[], Mapping[str, float]],
     callbacks: list[TrainerCallback],
     warn: Callable[[str], None],
-    states: MutableMapping[str, States] | None = None,
 ) -> Trained:
     """Train the adapter in place, from its start or exactly where a checkpoint left it.
 
@@ -75,8 +71,7 @@ def train_adapter(
         saving: of checkpoints.
         evaluate: measures it; may raise Preempted.
         callbacks: of transformers' Trainer, for progress and trackers.
-        warn: told of a checkpoint that could not be written, and of lower layers that are not reused.
-        states: of the base's lower layers, kept for other runs of a session.
+        warn: told of a checkpoint that could not be written.
 
     Raises:
         ConfigError: when SFTConfig refuses a setting, or the model looks across packed rows.
@@ -104,39 +99,11 @@ def train_adapter(
         return Trained(**latest.meta["trained"])
     if config.train.packing:
         check_packing(trainer, train)
-    reused = _reuse(trainer, train, config.train, saving, {} if states is None else states, warn)
     going_on = _going_on(latest, trainer) if latest else nullcontext()
     with deferred(), _refusals(config.train, trainer), going_on, spared():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
-    return Trained(**trainer.trained(), lower_layers=reused)
-
-
-def _reuse(
-    trainer: Any,
-    data: Encoded,
-    settings: TrainConfig,
-    saving: Saving,
-    kept: MutableMapping[str, States],
-    warn: Callable[[str], None],
-) -> dict[str, Any]:
-    """Let the trainer go around the lower layers, where that is wanted and leads to the same place.
-
-    A training that goes on does what it did before, so that it ends in the same bits.
-    """
-    if not settings.reuse_lower_layers:
-        return {}
-    did = saving.latest.meta.get("reuses_lower_layers", False) if saving.latest else None
-    try:
-        if did is False:
-            raise Unfit("this training began without")
-        trainer.reuse, entry = prepare(trainer, data, settings, kept, saving.folder)
-    except Unfit as reason:
-        warn(f"train.reuse_lower_layers: every step computes all layers, since {reason}")
-        if did:
-            warn("it was done before this training was cut: the result may differ in the last bits")
-        return {"not_reused": str(reason)}
-    return entry
+    return Trained(**trainer.trained())
 
 
 @contextmanager
