@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.errors import LorascopeError
 from lorascope.models.intact import Seal
@@ -71,6 +72,25 @@ def test_runs_that_share_a_base_end_in_the_same_bits_as_alone(kind, order, words
     arms = ARMS if kind == "fp32" else ARMS[:2]
     for text in arms[::order]:
         assert same(run([*words, *KINDS[kind], *arm(text)], tmp_path, session), alone(kind, text)), text
+    assert session.loaded == 1
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "nf4"])
+def test_trained_biases_stay_with_their_run_and_the_base_is_put_back(kind, words, tmp_path):
+    base = tmp_path / "base"
+    make_model(attention_bias=True, mlp_bias=True).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    words = [*words, *KINDS[kind], f"model.path={base}"]
+    session = Session()
+    plain = run([*words, "target=q_v"], tmp_path / "alone")
+    for bias in ("lora_only", "all"):
+        arm = ["target=q_v", f"target.bias={bias}"]
+        together = run([*words, *arm], tmp_path / "together", session)
+        assert same(together, run([*words, *arm], tmp_path / "alone"))
+        assert any("bias" in name for name in together[1])
+        # with the adapter switched off, its biases would be left
+        assert "forgetting_kl" in plain[0].metrics.keys() - together[0].metrics.keys()
+    assert same(run([*words, "target=q_v"], tmp_path / "together", session), plain)
     assert session.loaded == 1
 
 

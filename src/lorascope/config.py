@@ -55,9 +55,11 @@ class AlphaPolicy(StrEnum):
 
 
 class Bias(StrEnum):
-    """Biases that are trained beside the adapter."""
+    """Biases that are trained beside the adapter, as PEFT's LoraConfig has it."""
 
     none = "none"
+    lora_only = "lora_only"  # of the adapted modules; of a fused one's parts, their own rows
+    all = "all"  # every parameter of the base that is called bias
 
 
 class Missing(StrEnum):

@@ -46,14 +46,14 @@ def trainer_class() -> Any:
             data: Encoded,
             settings: TrainConfig,
             saving: Saving,
-            adapted_head: bool,
+            trained_head: bool,
             warn: Callable[[str], None],
         ) -> None:
             """What `SFTTrainer.__init__` does not take."""
             from transformers.trainer_callback import PrinterCallback
 
             self.measure, self.data, self.settings, self.saving = measure, data, settings, saving
-            self.adapted_head, self.warn = adapted_head, warn
+            self.trained_head, self.warn = trained_head, warn
             self.losses: list[Any] = []  # of this step's batches
             self.read: list[Any] = []  # their token ids
             latest = saving.latest
@@ -67,13 +67,13 @@ def trainer_class() -> Any:
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
             plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
-            if self.adapted_head and not plain:
+            if self.trained_head and not plain:
                 raise ConfigError(
                     "train.sft",
-                    "label smoothing, loss_type=dft and a router's auxiliary loss pass an adapted lm_head by.",
+                    "label smoothing, loss_type=dft and a router's auxiliary loss pass a trained lm_head by.",
                     "Leave them out, or lm_head: it would never be trained (trl#4612).",
                 )
-            if not plain or return_outputs or (self.args.device.type == "cuda" and not self.adapted_head):
+            if not plain or return_outputs or (self.args.device.type == "cuda" and not self.trained_head):
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
             return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)

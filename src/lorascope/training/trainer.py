@@ -82,7 +82,7 @@ def train_adapter(
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
     spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared():
+    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared(), _biases_kept(model):
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -91,7 +91,9 @@ def train_adapter(
             processing_class=tokenizer,
             callbacks=callbacks,
         )
-    trainer.begin(evaluate, train, config.train, saving, adapted_head, warn)
+    trainer.begin(
+        evaluate, train, config.train, saving, adapted_head or has_trained_bias(model.get_output_embeddings()), warn
+    )
     keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
     latest = saving.latest
     if latest and latest.meta["finished"]:
@@ -201,6 +203,12 @@ def has_adapted_head(model: PeftModel) -> bool:
     return isinstance(model.get_output_embeddings(), BaseTunerLayer)
 
 
+def has_trained_bias(head: Any) -> bool:
+    """Whether the head has a bias of its own that is trained."""
+    bias = getattr(head, "bias", None)
+    return bias is not None and bool(bias.requires_grad)
+
+
 @contextmanager
 def _head_hidden(model: PeftModel) -> Iterator[None]:
     """Keep TRL from seeing an adapter on the head: it refuses one, since its own loss would never train it.
@@ -213,6 +221,19 @@ def _head_hidden(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         del model.get_output_embeddings
+
+
+@contextmanager
+def _biases_kept(model: PeftModel) -> Iterator[None]:
+    """Keep TRL from rounding trained biases on a quantized base: they would no longer start from the base's."""
+    biases = [
+        (parameter, parameter.data)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.endswith(".bias")
+    ]
+    yield
+    for parameter, data in biases:
+        parameter.data = data
 
 
 @contextmanager
