@@ -127,8 +127,9 @@ def test_trained_biases_are_counted_and_reach_down_to_their_layer(bias):
     model = small("phi")
     none = planned(model, {"q": 4}, layers="last_half")
     some = planned(model, {"q": 4}, layers="last_half", bias=Bias(bias))
-    before, after = (memory_of(setting(), survey(model), plan) for plan in (none, some))
+    here = setting(device=Device.cuda, length=200)
+    before, after = (memory_of(here, survey(model), plan) for plan in (none, some))
     added = {part: after.parts[part] - before.parts[part] for part in ("adapter", "gradients", "optimizer")}
-    assert added == {"adapter": 4 * some.bias_parameters, "gradients": 4 * some.bias_parameters,
-                     "optimizer": 8 * some.bias_parameters}  # fmt: skip
+    count = some.bias_parameters
+    assert added == {"adapter": 4 * count, "gradients": 4 * count, "optimizer": 8 * count}
     assert (after.activations > before.activations) is (bias == "all")

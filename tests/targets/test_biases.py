@@ -6,12 +6,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
 
 from helpers import make_model
-from lorascope.config import Bias, Fused, Ranks, TargetConfig
+from lorascope.config import Auto, AutoConfig, Bias, Fused, Init, Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.models.intact import Seal, sums_of
 from lorascope.targets.attach import attach
+from lorascope.targets.automatic import plan_automatically
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
+from lorascope.training.start import start_adapter
 
 TOKENS = torch.arange(12).reshape(2, 6)
 
@@ -150,3 +152,39 @@ def test_a_record_tells_of_biases_only_where_they_are_trained():
     none, both = planned(phi(), "none").entry(), planned(phi(), "lora_only").entry()
     assert {key: both[key] for key in both.keys() - none.keys()} == {"bias": "lora_only", "bias_parameters": 2 * 4 * 32}
     assert none.keys() <= both.keys()
+
+
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+@pytest.mark.parametrize("method", list(Auto))
+def test_automatic_placement_keeps_ranks_and_biases_within_its_budget(method, bias):
+    base = make_model(attention_bias=True, mlp_bias=True)
+    batch = {"input_ids": torch.randint(4, 200, (6, 30)), "attention_mask": torch.ones(6, 30, dtype=torch.long)}
+    auto = strategy(bias, ranks=Ranks(), auto=AutoConfig(method=method), budget=6000)
+    plan, start = plan_automatically(auto, map_modules(base, "tiny", "here"), base, [batch])
+    model = attach(base, plan, 0)
+    start_adapter(model, plan, start)
+    assert model.get_nb_trainable_parameters()[0] == plan.trainable_parameters == plan.notes["budget"]["reached"]
+    assert plan.trainable_parameters == pytest.approx(6000, rel=0.1)
+    with pytest.raises(PlanError, match="too few"):
+        plan_automatically(
+            strategy(bias, ranks=Ranks(), auto=AutoConfig(method=method), budget=70),
+            map_modules(make_model(attention_bias=True, mlp_bias=True), "tiny", "here"),
+            make_model(attention_bias=True, mlp_bias=True),
+            [batch],
+        )
+
+
+@pytest.mark.parametrize("init", ["eva", "pissa"])
+def test_biases_start_from_the_bases_whatever_a_and_b_start_from(init):
+    base = phi()
+    biases = {name: p.detach().clone() for name, p in base.named_parameters() if name.endswith(".bias")}
+    batch = {"input_ids": TOKENS, "attention_mask": torch.ones_like(TOKENS)}
+    plan = planned(base, "all", init=Init(init))
+    model = attach(base, plan, 0)
+    start_adapter(model, plan, None, [batch])
+    found = {
+        name.replace(".base_layer", "").removeprefix("base_model.model."): p
+        for name, p in trained_biases(model).items()
+    }
+    assert found.keys() == biases.keys()
+    assert all(torch.equal(found[name], value) for name, value in biases.items())
