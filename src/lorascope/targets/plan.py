@@ -257,10 +257,12 @@ def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None
                 f"cannot stand {what}: it would fill the rows that are to stay as they are.",
                 "Take target.fused=native, or target.init=lora.",
             )
-    stacks = [site for site in plan.sites if site.parts[0].projection.experts > 1]
-    if not stacks:
-        return
-    name = stacks[0].module
+    if stacks := [site for site in plan.sites if site.parts[0].projection.experts > 1]:
+        _check_stacks(plan, stacks[0].module)
+
+
+def _check_stacks(plan: TargetPlan, name: str) -> None:
+    """Refuse what PEFT does not offer for experts that are one parameter."""
     if plan.lora_dropout:
         raise PlanError(
             "target.lora_dropout",

@@ -80,21 +80,11 @@ def train_adapter(
         Preempted: when a signal asked for it, with the state saved.
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
-    adapted_head = has_adapted_head(model)
     spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared(), _biases_kept(model):
-        trainer = trainer_class()(
-            model=model,
-            args=sft_config(config, saving.folder),
-            train_dataset=train.to_dataset(),
-            eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
-    trainer.begin(
-        evaluate, train, config.train, saving, adapted_head or has_trained_bias(model.get_output_embeddings()), warn
-    )
-    keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
+    with spared():
+        trainer = _build(model, tokenizer, train, evaluation, config, saving.folder, callbacks)
+    adapted_head = has_adapted_head(model) or has_trained_bias(model.get_output_embeddings())
+    trainer.begin(evaluate, train, config.train, saving, adapted_head, warn)
     latest = saving.latest
     if latest and latest.meta["finished"]:
         restore_adapter(model, latest.path)
@@ -106,6 +96,30 @@ def train_adapter(
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
     return Trained(**trainer.trained())
+
+
+def _build(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Encoded,
+    evaluation: Encoded,
+    config: RunConfig,
+    folder: Path,
+    callbacks: list[TrainerCallback],
+) -> Any:
+    """TRL's trainer around the adapter, which stays as it is, in float32."""
+    head = _head_hidden(model) if has_adapted_head(model) else nullcontext()
+    with _refusals(config.train), head, _biases_kept(model):
+        trainer = trainer_class()(
+            model=model,
+            args=sft_config(config, folder),
+            train_dataset=train.to_dataset(),
+            eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+    keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
+    return trainer
 
 
 @contextmanager
@@ -155,8 +169,25 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         checkpointing = CHECKPOINTING_BEFORE
         if CHECKPOINTING in sft:
             sft[checkpointing] = sft.pop(CHECKPOINTING)
-    settings: dict[str, Any] = {
+    settings = _settings(config) | {
         "output_dir": str(folder),
+        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
+    }
+    if train.eval_steps:
+        settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
+    if train.group_by_length:
+        settings[SAMPLING] = GROUPED
+    try:
+        return SFTConfig(**settings | sft)
+    except Exception as error:  # each setting is looked at by other code
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What a run says of its training, and what is the same for all."""
+    train = config.train
+    return {
         "learning_rate": train.learning_rate,
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
@@ -183,17 +214,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": config.device is Device.cuda,
         "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
-        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
     }
-    if train.eval_steps:
-        settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
-    if train.group_by_length:
-        settings[SAMPLING] = GROUPED
-    try:
-        return SFTConfig(**settings | sft)
-    except Exception as error:  # each setting is looked at by other code
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
 
 
 def has_adapted_head(model: PeftModel) -> bool:
