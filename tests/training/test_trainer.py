@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import random
 import re
@@ -192,6 +193,21 @@ def test_a_training_goes_on_exactly_where_a_checkpoint_left_it(tmp_path, bias):
         assert all(torch.equal(value, expected[name]) for name, value in adapter(model).items()), step
         assert (again.steps, again.tokens, again.train_loss) == (result.steps, result.tokens, result.train_loss)
         assert after == [(at, values) for at, values in heard if at > step], step
+
+
+def test_a_checkpoint_that_says_it_reused_no_lower_layers_is_gone_on_from(tmp_path):
+    """As versions with `train.reuse_lower_layers` wrote them."""
+    words = ("train.epochs=2", "train.save_steps=1")
+    whole, _, _ = train(tmp_path / "whole", *words)
+    train(tmp_path / "cut", *words, callbacks=[_stop_at(2)])
+    manifest = tmp_path / "cut" / "checkpoint-2" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    written["meta"]["reuses_lower_layers"] = False
+    manifest.write_text(json.dumps(written))
+    latest = newest(tmp_path / "cut", print)
+    assert latest.meta["reuses_lower_layers"] is False
+    model, _, _ = train(tmp_path / "cut", *words, latest=latest)
+    assert all(torch.equal(value, adapter(whole)[name]) for name, value in adapter(model).items())
 
 
 def test_an_evaluation_that_was_cut_is_made_before_the_next_step(tmp_path):

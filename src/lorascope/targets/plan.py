@@ -214,7 +214,7 @@ def lay(
         biases=trained_biases(strategy.bias, (projection for projection, _ in coverage.chosen), modules),
         notes=coverage.notes | (notes or {}),
     )
-    _check(strategy, plan, modules)
+    _check(plan)
     return plan
 
 
@@ -228,7 +228,7 @@ def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
     return strategy.alpha, strategy.alpha / rank
 
 
-def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None:
+def _check(plan: TargetPlan) -> None:
     """Refuse what PEFT cannot build, or would build as something else."""
     if widest := [one for one in plan.modules if one.rank > HIGHEST_RANK]:
         raise PlanError(
