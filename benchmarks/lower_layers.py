@@ -1,9 +1,9 @@
 """Less work below the adapter: the same training with and without each saving, in turns, on one shared base.
 
-    python benchmarks/lower_layers.py            the embedded model, three rounds, about twenty minutes on one core
+    python benchmarks/lower_layers.py            the embedded model, three rounds, about ten minutes on one core
 
 Seconds are of the process's own CPU, steadier than a clock's on a machine that others use as well. They go from the
-trainer's construction to its last step, with the pass over the rows that `train.reuse_lower_layers` makes.
+trainer's construction to its last step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ WORDS = [
     "train.save_minutes=null", "train.learning_rate=1e-3", "overwrite=true",
 ]  # fmt: skip
 CHECKPOINTING = "train.sft.activation_checkpointing=true"
-REUSED = "train.reuse_lower_layers=true"
 GROUPED_ROWS = 480
-LAST_QUARTER = "target.layers=23-29"  # of thirty
 
 
 class Bench:
@@ -68,17 +66,6 @@ class Bench:
         assert before.metrics["eval_loss"] == after.metrics["eval_loss"], "the result must be the same"
         return {"gradient of the embeddings": every, "none below the adapter": spared}
 
-    def reuse(self, layers: str) -> dict[str, float]:
-        """Lower layers in every step, computed once, and found in the session."""
-        words = ("target=q_v", layers)
-        every, _ = self.run(*words)
-        self.session.states.clear()
-        first, record = self.run(*words, REUSED)
-        told = record.memory["lower_layers"]
-        second, _ = self.run(*words, REUSED, "seed=1")
-        note = f"computed once ({told['layers']} layers, {told['bytes'] / 2**20:.0f} MiB)"
-        return {"in every step": every, note: first, "kept in the session": second}
-
     def grouped(self) -> dict[str, float]:
         """Rows as they come, and rows of like length together: one epoch of more rows, for more to choose from."""
         words = ("target=q_v", f"dataset.max_train_samples={GROUPED_ROWS}", "train.epochs=1")
@@ -120,8 +107,6 @@ def main() -> int:
         bench.run("target=q_v", "train.max_steps=2")  # imports, kernels, the base
         cases = {
             "checkpointing, last half": bench.gradient,
-            "lower layers, last half": lambda: bench.reuse("target.layers=last_half"),
-            "lower layers, last quarter": lambda: bench.reuse(LAST_QUARTER),
             "batches": bench.grouped,
         }
         cases = {title: case for title, case in cases.items() if options.only in title}

@@ -75,33 +75,23 @@ def test_runs_that_share_a_base_end_in_the_same_bits_as_alone(kind, order, words
     assert session.loaded == 1
 
 
-@pytest.fixture(scope="module")
-def deep(words, tmp_path_factory):
-    """The same, with a base of four layers and an adapter on the last two."""
-    folder = tmp_path_factory.mktemp("deep")
-    make_model(num_hidden_layers=4).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    more = [f"model.path={folder}", "target.layers=last_half", "train.epochs=2", "train.reuse_lower_layers=true"]
-    return [*words, *more]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_lower_layers_are_computed_once_a_session_and_the_bits_are_those_of_a_run_alone(kind, deep, tmp_path):
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "nf4"])
+def test_trained_biases_stay_with_their_run_and_the_base_is_put_back(kind, words, tmp_path):
+    base = tmp_path / "base"
+    make_model(attention_bias=True, mlp_bias=True).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    words = [*words, *KINDS[kind], f"model.path={base}"]
     session = Session()
-    arms = [["target=q_v"], ["target=qv_ffn"], ["target=q_v", "seed=1"]]
-    for number, words in enumerate(arms):
-        together = run([*deep, *KINDS[kind], *words], tmp_path / "together", session)
-        by_itself = run([*deep, *KINDS[kind], *words], tmp_path / "alone")
-        assert same(together, by_itself), words
-        told, told_alone = together[0].memory["lower_layers"], by_itself[0].memory["lower_layers"]
-        assert (told["layers"], told["from_the_session"]) == (2, number > 0)
-        assert told_alone["from_the_session"] is False
-    assert session.loaded == len(session.states) == 1
-    every = [word for word in deep if "reuse" not in word]
-    plain, _ = run([*every, *KINDS[kind], "target=q_v"], tmp_path / "every", session)
-    assert "lower_layers" not in plain.memory
-    session.drop()
-    assert not session.states
+    plain = run([*words, "target=q_v"], tmp_path / "alone")
+    for bias in ("lora_only", "all"):
+        arm = ["target=q_v", f"target.bias={bias}"]
+        together = run([*words, *arm], tmp_path / "together", session)
+        assert same(together, run([*words, *arm], tmp_path / "alone"))
+        assert any("bias" in name for name in together[1])
+        # with the adapter switched off, its biases would be left
+        assert "forgetting_kl" in plain[0].metrics.keys() - together[0].metrics.keys()
+    assert same(run([*words, "target=q_v"], tmp_path / "together", session), plain)
+    assert session.loaded == 1
 
 
 def test_after_a_neighbour_that_failed_the_next_is_the_same(words, alone, tmp_path, monkeypatch):

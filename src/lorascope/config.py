@@ -55,9 +55,11 @@ class AlphaPolicy(StrEnum):
 
 
 class Bias(StrEnum):
-    """Biases that are trained beside the adapter."""
+    """Biases that are trained beside the adapter, as PEFT's LoraConfig has it."""
 
     none = "none"
+    lora_only = "lora_only"  # of the adapted modules; of a fused one's parts, their own rows
+    all = "all"  # every parameter of the base that is called bias
 
 
 class Missing(StrEnum):
@@ -245,7 +247,6 @@ class TrainConfig:
     max_length: int = 512
     packing: bool = False  # short rows share one of max_length, none sees the others
     group_by_length: bool = False  # rows of like length share a batch, so that less is padded
-    reuse_lower_layers: bool = False  # below the first adapted one: computed once for each row, not in every step
     warmup_ratio: float = 0.05
     scheduler: Scheduler = Scheduler.cosine
     eval_steps: int | None = None

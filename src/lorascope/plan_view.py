@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from lorascope.config import ROLES, TargetConfig
+from lorascope.config import ROLES, Bias, TargetConfig
 from lorascope.targets.module_map import ModuleMap, Projection
 from lorascope.targets.plan import PlannedModule, TargetPlan
 from lorascope.targets.roles import group_of
@@ -59,11 +59,14 @@ def plan_lines(plan: TargetPlan) -> list[str]:
         lines.append(f"[yellow]{role} is missing on layers {spans(holes)}[/], and allowed to be")
     if plan.notes.get("fused") == "native":
         lines.append("fused modules are adapted whole, one A for all their parts (fused=native)")
+    if plan.bias is not Bias.none:
+        kept = sum(term.size for term in plan.biases) - plan.bias_parameters
+        beside = f"; {kept:,} of parts that are not adapted stay as they are" if kept else ""
+        lines.append(f"bias {plan.bias}: {len(plan.biases)} biases, {plan.bias_parameters:,} parameters{beside}")
     kinds = [f"init {plan.init}"] * (str(plan.init) != "lora") + ["DoRA"] * plan.dora
     if kinds:
         lines.append(", ".join(kinds))
-    if plan.stored_parameters != plan.trainable_parameters:
-        zeros = plan.stored_parameters - plan.trainable_parameters
+    if zeros := sum(site.stored for site in plan.sites) - sum(planned.parameters for planned in plan.modules):
         lines.append(
             f"stored parameters {plan.stored_parameters:,}: {zeros:,} stay zero, for parts that are not adapted"
         )

@@ -172,9 +172,9 @@ def _train_and_measure(run: Run, plan: TargetPlan | None, session: Session) -> N
 
         model = attach(base.model, plan, config.seed)
         start_adapter(model, plan, start, prompts, base_folder(config.model))
-        trained = _train(run, model, inputs, before, trackers, session.states)
+        trained = _train(run, model, inputs, before, trackers)
         clock.lap("train_seconds")
-        record.memory |= memory.peak(device) | ({"lower_layers": trained.lower_layers} if trained.lower_layers else {})
+        record.memory |= memory.peak(device)
 
         with Bar(out, "evaluating", measure.steps) as bar:
             after = measure.adapted(model, bar.step)
@@ -274,9 +274,7 @@ def _trackers(run: Run, measure: Measure) -> Trackers:
     return open_trackers(run.config.logger, run.record, run.folder, metrics, warn)
 
 
-def _train(
-    run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, trackers: Trackers, states: dict[str, Any]
-) -> Trained:
+def _train(run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, trackers: Trackers) -> Trained:
     def measure() -> dict[str, float]:
         progress = lambda rows: stop_if_asked()  # noqa: E731
         return {EVAL_LOSS.name: eval_loss(model, inputs.evaluation, pad_id=inputs.pad_id, progress=progress).mean}
@@ -297,7 +295,6 @@ def _train(
             evaluate=measure,
             callbacks=[progress_callback(bar, trackers)],
             warn=warn,
-            states=states,
         )
 
 

@@ -34,7 +34,6 @@ class Session:
         self._seal: Seal | None = None
         self._data: dict[str, Data] = {}
         self.scout = Scout()
-        self.states: dict[str, Any] = {}  # of the base's lower layers, which the training keeps for the next run
         self.loaded = 0  # how often a base was
 
     def inputs(self, config: RunConfig, out: Console) -> Inputs:
@@ -87,9 +86,8 @@ class Session:
             gc.collect()
 
     def drop(self) -> None:
-        """Let go of the base, and of what it computed."""
+        """Let go of the base."""
         self._base = self._seal = None
-        self.states.clear()
         gc.collect()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from estimate.small import LENGTH, ROWS, adapted, planned, setting, small
-from lorascope.config import Attention, Dtype
+from lorascope.config import Attention, Bias, Dtype
 from lorascope.estimate.activations import saved
 from lorascope.estimate.adapter import loras
 from lorascope.estimate.blocks import total
@@ -75,6 +75,9 @@ def compare(kind: str, ranks: dict[str, int], *, checkpointing: bool = False, **
         ("phi3", {"all": 8}, {}),
         ("gpt2", {"all": 8}, {}),
         ("gpt2", {"all": 8}, {"attention": "eager"}),
+        ("gpt2", {"q": 8}, {"bias": Bias.lora_only, "layers": "last_half"}),
+        ("gpt2", {"q": 8}, {"bias": Bias.all, "layers": "last_half"}),
+        ("phi", {"q": 8}, {"bias": Bias.all, "layers": "last_half"}),
         ("gpt_neox", {"all": 8}, {}),
         ("qwen3_moe", {"attention": 8}, {}),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from estimate.small import LENGTH, ROWS, adapted, planned, setting, small
 from lorascope.compose import compose
-from lorascope.config import Attention, Device
+from lorascope.config import Attention, Bias, Device
 from lorascope.estimate.compute import ComputeEstimate, compute_of, estimate_compute, run_tokens
 from lorascope.estimate.survey import survey
 from lorascope.models.architecture import build_on_meta, load_architecture
@@ -56,6 +56,9 @@ def predicted(model: Any, plan: Any, **changes: Any) -> ComputeEstimate:
         ("llama", {"q": 8, "down": 8}, {"dora": True}),
         ("gpt2", {"ffn": 8}, {}),
         ("gpt2", {"ffn": 8}, {"checkpointing": True}),
+        ("gpt2", {"q": 8}, {"bias": Bias.lora_only, "checkpointing": True}),
+        ("gpt2", {"q": 8}, {"bias": Bias.all, "layers": "last_half"}),
+        ("phi", {"down": 8}, {"bias": Bias.all, "checkpointing": True}),
         ("gpt_neox", {"ffn": 8}, {}),
         ("qwen3", {"q": 8}, {}),
         ("mixtral", {"attention": 8}, {}),

@@ -8,7 +8,7 @@ import pytest
 
 from estimate.small import planned, setting, small
 from lorascope.compose import compose
-from lorascope.config import Device, Dtype, Scheme
+from lorascope.config import Bias, Device, Dtype, Scheme
 from lorascope.estimate import logits
 from lorascope.estimate.compute import estimate_compute
 from lorascope.estimate.memory import MemoryEstimate, estimate_memory, memory_of
@@ -120,3 +120,16 @@ def test_the_lines_say_what_and_for_which_batch():
     assert second.startswith("compute                ~ 4")
     assert second.endswith(" GFLOP a token, 90 PFLOP this run")
     assert flop(1.8e18) == "1.8 EFLOP"
+
+
+@pytest.mark.parametrize("bias", ["lora_only", "all"])
+def test_trained_biases_are_counted_and_reach_down_to_their_layer(bias):
+    model = small("phi")
+    none = planned(model, {"q": 4}, layers="last_half")
+    some = planned(model, {"q": 4}, layers="last_half", bias=Bias(bias))
+    here = setting(device=Device.cuda, length=200)
+    before, after = (memory_of(here, survey(model), plan) for plan in (none, some))
+    added = {part: after.parts[part] - before.parts[part] for part in ("adapter", "gradients", "optimizer")}
+    count = some.bias_parameters
+    assert added == {"adapter": 4 * count, "gradients": 4 * count, "optimizer": 8 * count}
+    assert (after.activations > before.activations) is (bias == "all")

@@ -20,7 +20,7 @@ def test_the_same_command_names_the_same_run():
         "seed=1", "target=qkvo", "target.ranks.q=9", "target.alpha=8", "dataset=airports", "train.learning_rate=2e-3",
         "train.epochs=2", "train.sft.weight_decay=0.1", "quantization=nf4", "model.dtype=float32",
         "dataset.options.min_templates=9", "dataset.max_train_samples=7", "model.attention=eager",
-        "train.group_by_length=true", "train.reuse_lower_layers=true",
+        "train.group_by_length=true",
     ],
 )  # fmt: skip
 def test_whatever_changes_the_result_is_another_run(word):

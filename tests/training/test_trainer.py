@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import math
 import random
 import re
@@ -9,7 +10,7 @@ from transformers import TrainerCallback
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config import Ranks, RunConfig, TargetConfig
+from lorascope.config import Bias, Ranks, RunConfig, TargetConfig
 from lorascope.data.tokens import IGNORED, Encoded
 from lorascope.errors import RunError
 from lorascope.interrupts import Preempted
@@ -48,9 +49,12 @@ class Listener:
         pass
 
 
-def train(tmp_path, *words: str, dropout: float = 0.0, latest=None, evaluate=None, callbacks=(), warn=print):
-    base = make_model()
-    plan = plan_targets(TargetConfig(ranks=Ranks(q=4, v=4), lora_dropout=dropout), map_modules(base, "tiny", "here"))
+def train(
+    tmp_path, *words: str, dropout: float = 0.0, bias="none", latest=None, evaluate=None, callbacks=(), warn=print
+):
+    base = make_model(attention_bias=bias != "none", mlp_bias=bias != "none")
+    target = TargetConfig(ranks=Ranks(q=4, v=4), lora_dropout=dropout, bias=Bias(bias))
+    plan = plan_targets(target, map_modules(base, "tiny", "here"))
     model = attach(base, plan, 0)
     listener = Listener()
     with Bar(console(), "training", 1) as bar:
@@ -174,19 +178,36 @@ def test_checkpoints_are_written_when_asked_for(tmp_path):
     assert read(tmp_path / "some" / "checkpoint-2").meta["finished"] is False
 
 
-def test_a_training_goes_on_exactly_where_a_checkpoint_left_it(tmp_path):
+@pytest.mark.parametrize("bias", Bias)
+def test_a_training_goes_on_exactly_where_a_checkpoint_left_it(tmp_path, bias):
     words = ("train.epochs=4", "train.logging_steps=5", "train.eval_steps=3")
-    whole, result, heard = train(tmp_path / "whole", *words, "train.save_steps=1", dropout=0.3)
+    whole, result, heard = train(tmp_path / "whole", *words, "train.save_steps=1", dropout=0.3, bias=bias)
     expected = adapter(whole)
-    for step in (1, 3, 4, 7, 11, 12):
+    assert (bias == "none") == (not any(".bias" in name for name in expected))
+    for step in (1, 3, 4, 7, 11, 12) if bias == "none" else (4, 12):
         stop = _stop_at(step)
-        train(tmp_path / f"cut-{step}", *words, "train.save_steps=1", dropout=0.3, callbacks=[stop])
+        train(tmp_path / f"cut-{step}", *words, "train.save_steps=1", dropout=0.3, bias=bias, callbacks=[stop])
         latest = newest(tmp_path / f"cut-{step}", print)
         assert latest.step == step
-        model, again, after = train(tmp_path / f"cut-{step}", *words, dropout=0.3, latest=latest)
+        model, again, after = train(tmp_path / f"cut-{step}", *words, dropout=0.3, bias=bias, latest=latest)
         assert all(torch.equal(value, expected[name]) for name, value in adapter(model).items()), step
         assert (again.steps, again.tokens, again.train_loss) == (result.steps, result.tokens, result.train_loss)
         assert after == [(at, values) for at, values in heard if at > step], step
+
+
+def test_a_checkpoint_that_says_it_reused_no_lower_layers_is_gone_on_from(tmp_path):
+    """As versions with `train.reuse_lower_layers` wrote them."""
+    words = ("train.epochs=2", "train.save_steps=1")
+    whole, _, _ = train(tmp_path / "whole", *words)
+    train(tmp_path / "cut", *words, callbacks=[_stop_at(2)])
+    manifest = tmp_path / "cut" / "checkpoint-2" / "manifest.json"
+    written = json.loads(manifest.read_text())
+    written["meta"]["reuses_lower_layers"] = False
+    manifest.write_text(json.dumps(written))
+    latest = newest(tmp_path / "cut", print)
+    assert latest.meta["reuses_lower_layers"] is False
+    model, _, _ = train(tmp_path / "cut", *words, latest=latest)
+    assert all(torch.equal(value, adapter(whole)[name]) for name, value in adapter(model).items())
 
 
 def test_an_evaluation_that_was_cut_is_made_before_the_next_step(tmp_path):
@@ -246,6 +267,27 @@ def test_a_frozen_rate_moves_nothing(tmp_path):
     plan = plan_targets(TargetConfig(ranks=Ranks(q=4, v=4), lora_dropout=0.0), map_modules(base, "tiny", "here"))
     start = adapter(attach(base, plan, 0))
     assert all(torch.equal(value, start[name]) for name, value in adapter(model).items())
+
+
+def test_on_four_bits_biases_start_from_the_bases_to_the_last_bit(tmp_path):
+    from lorascope.models.loading import load_base
+
+    make_model(attention_bias=True).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    words = ["quantization=nf4", "model.dtype=float32", "train.max_steps=1", "train.learning_rate=0"]
+    settings = resolve(compose(["model=hf", f"model.path={tmp_path}", "device=cpu", *words]))
+    base = load_base(settings)
+    for layer in base.model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias, std=0.1)
+    plan = plan_targets(TargetConfig(ranks=Ranks(q=4), bias=Bias.all), map_modules(base.model, "tiny", "here"))
+    model = attach(base.model, plan, 0)
+    start = {name: value for name, value in adapter(model).items() if ".bias" in name}
+    train_adapter(
+        model, base.tokenizer, encoded(), encoded(4), settings, Saving(tmp_path / "run"),
+        evaluate=dict, callbacks=[], warn=print,
+    )  # fmt: skip
+    assert start
+    assert all(torch.equal(adapter(model)[name], value) for name, value in start.items())
 
 
 def test_the_adapter_stays_float32_on_a_quantized_base(tiny, tmp_path):

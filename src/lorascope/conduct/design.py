@@ -23,7 +23,6 @@ NAME = re.compile(r"[\w.+-]+(?: [\w.+-]+)*")
 GIVEN = "as given"  # the view of a study without a budget
 SAME_RANK = "same rank"
 OWN_RANKS = " own ranks"  # behind the name of an arm that also stands unmatched
-MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True)

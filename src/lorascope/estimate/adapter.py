@@ -11,7 +11,7 @@ from lorascope.targets.plan import PlannedModule, TargetPlan
 
 @dataclass(frozen=True)
 class Lora:
-    """One LoRA: on a weight, or on planned parts of one, with their ranks together."""
+    """One LoRA: on a weight, or on planned parts of one, with their ranks together; or a trained bias, at rank 0."""
 
     name: str
     layer: int  # -1 outside the blocks
@@ -22,15 +22,18 @@ class Lora:
     stored: int  # experts
     dora: bool
     rebased: bool  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
+    bias: int = 0  # numbers of the bias
 
     @property
-    def tensors(self) -> tuple[int, int]:
-        """Numbers in A and in B."""
+    def tensors(self) -> tuple[int, ...]:
+        """Numbers in A and in B, or in the bias."""
+        if self.bias:
+            return (self.bias,)
         return self.stored * self.rank * self.d_in, self.stored * self.rank * self.d_out
 
 
 def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
-    """The LoRAs of a plan, in its order."""
+    """The LoRAs of a plan, in its order, and its biases."""
     parts: dict[str, list[PlannedModule]] = {}
     for part in plan.modules:
         parts.setdefault(part.module, []).append(part)
@@ -50,6 +53,10 @@ def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
                 rebased=part.dora and plan.lora_dropout > 0,
             )
         )
+    for term in plan.biases:
+        weight = shapes.by_name.get(term.module)
+        stage = weight.stage if weight else INTO_ATTENTION
+        found.append(Lora(term.module, term.layer, stage, 0, term.size, 0, 1, False, False, term.size))
     return found
 
 

@@ -154,7 +154,7 @@ def _backward(layer: Layer, shapes: Shapes, setting: Setting, adapter: list[Lora
 
 def _not_again(layer: Layer, adapter: list[Lora], setting: Setting) -> float:
     """What checkpointing does not compute again, if it is not reentrant: a last product that nobody behind it needs."""
-    adapted = {one.name for one in adapter}
+    adapted = {one.name for one in adapter if one.rank}
     last = [one for one in layer.matrices if "down" in one.roles and one.name not in adapted]
     needed = layer.normed or layer.routed or layer.dropouts or setting.reentrant
     return 0.0 if needed else 2 * sum(one.products for one in last)

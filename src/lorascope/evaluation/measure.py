@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
+from lorascope.config import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
 from lorascope.data.rows import rows_hash
 from lorascope.data.tokens import Encoded
 from lorascope.evaluation import kept
@@ -107,9 +107,9 @@ class Measure:
 def leaves_the_base(target: TargetConfig) -> bool:
     """Whether an adapter of this strategy, switched off, leaves the base as it was loaded.
 
-    PiSSA and LoftQ take a part of the weights out of the base and into the adapter.
+    PiSSA and LoftQ take a part of the weights out of the base and into the adapter; PEFT leaves trained biases on.
     """
-    return target.init in (Init.lora, Init.eva)
+    return target.init in (Init.lora, Init.eva) and target.bias is Bias.none
 
 
 def _with(found: Evaluated, metric: Metric, value: float, items: int) -> Evaluated:

@@ -51,9 +51,16 @@ class _Held:
         own.clear()
         own.update(self.attributes)
         for one, before in self.inside:
-            if one != before or (isinstance(one, dict) and list(one) != list(before)):
+            if _items(one) != _items(before):
                 one.clear()
                 one.extend(before) if isinstance(one, list) else one.update(before)
+
+
+def _items(one: dict[Any, Any] | set[Any] | list[Any]) -> Any:
+    """What tells whether a container holds the very same things; tensors cannot be asked whether they are equal."""
+    if isinstance(one, dict):
+        return [(key, id(value)) for key, value in one.items()]
+    return one if isinstance(one, set) else [id(value) for value in one]
 
 
 def _settings(model: Any) -> Iterator[Any]:

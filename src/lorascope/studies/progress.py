@@ -83,7 +83,7 @@ def look(reader: Reader, now: float) -> Progress:
     study = read_study(folder)
     records = reader.records(study)
     runs = [_seen(run, records.get(run.name), folder, now) for run in study.runs]
-    return Progress(study.name, runs, _left(study, records, runs), study.finished is not None)
+    return Progress(study.name, runs, _left(study, runs), study.finished is not None)
 
 
 def _seen(run: StudyRun, record: RunRecord | None, folder: Path, now: float) -> Seen:
@@ -133,7 +133,7 @@ def _written(path: Path) -> float:
         return 0.0
 
 
-def _left(study: Study, records: Mapping[str, RunRecord], runs: Sequence[Seen]) -> float | None:
+def _left(study: Study, runs: Sequence[Seen]) -> float | None:
     """Seconds until the last planned run: those at work by their own pace, queued ones like those that are done.
 
     Runs that are at work side by side share what is queued.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config import AlphaPolicy, Init
 from lorascope.errors import PlanError
+from lorascope.targets.biases import biases_in, own_biases
 from lorascope.targets.blocks import keep_blocks
 from lorascope.targets.plan import Site, TargetPlan
 from lorascope.targets.start import initialise
@@ -22,7 +23,7 @@ ADAPTER = "default"  # PEFT's own name for the only adapter
 
 
 def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
-    """Put the planned adapter on `base`, in place; A starts from `seed`, B from zero, both in float32.
+    """Put the planned adapter on `base`, in place; A starts from `seed`, B from zero, all in float32.
 
     With `init: pissa` PEFT decides the start, and moves the base's weights; with `eva` and `loftq`, which need data or
     the weights as they were, `training.start` does, after this.
@@ -45,6 +46,7 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     layers = adapted_modules(model)
     if plan.init in (Init.lora, Init.loftq):
         initialise(layers, plan, seed)
+    own_biases(model, plan.biases)
     keep_adapter_in_float32(model)
     keep_blocks(layers, plan)
     return model
@@ -109,7 +111,7 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
         init_lora_weights={Init.pissa: "pissa", Init.eva: "eva"}.get(plan.init, True),
         eva_config=EvaConfig(rho=1.0) if plan.init is Init.eva else None,  # the plan has decided the ranks
         lora_dropout=plan.lora_dropout,
-        bias="none",
+        bias=str(plan.bias),
         task_type="CAUSAL_LM",
         target_modules=sorted({said[name] for name in said if name not in stacks}),
         target_parameters=sorted(said[name] for name in stacks) or None,
@@ -143,13 +145,15 @@ def adapted_modules(model: PeftModel) -> dict[str, Any]:
 
 
 def verify(model: PeftModel, plan: TargetPlan) -> None:
-    """Compare what was built with what was planned: paths, shapes, scales, and the count of what is trained.
+    """Compare what was built with what was planned: paths, shapes, scales, biases, and the count of what is trained.
 
     Raises:
         PlanError: naming the first modules that differ.
     """
-    built = {path: _built(layer) for path, layer in adapted_modules(model).items()}
-    wanted = {site.module: _planned(site) for site in plan.sites}
+    built: dict[str, Any] = {path: _built(layer) for path, layer in adapted_modules(model).items()}
+    wanted: dict[str, Any] = {site.module: _planned(site) for site in plan.sites}
+    built |= {f"{path}.bias": size for path, size in biases_in(model).items()}
+    wanted |= {f"{term.module}.bias": term.size for term in plan.biases}
     if built != wanted:
         lines = [
             f"{path}: planned {wanted.get(path, 'nothing')}, built {built.get(path, 'nothing')}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.config import Auto, AutoConfig, Fused, Init, Missing, Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets import eva
+from lorascope.targets.biases import trained_biases
 from lorascope.targets.budget import budget_of
 from lorascope.targets.layers import chosen_layers
 from lorascope.targets.module_map import ModuleMap, Projection
@@ -55,12 +56,12 @@ def plan_automatically(
     batches = list(batches)
     start = None
     if strategy.auto.method is Auto.plop:
-        chosen, found = _by_feature_norms(strategy, candidates, base, batches, asked)
+        chosen, found = _by_feature_norms(strategy, modules, candidates, base, batches, asked)
     elif strategy.auto.method is Auto.kappa:
-        chosen, found = _by_condition(strategy, candidates, base, asked)
+        chosen, found = _by_condition(strategy, modules, candidates, base, asked)
     else:
         strategy = dataclasses.replace(strategy, init=Init.eva)
-        chosen, found, start = _by_variance(strategy, candidates, base, batches, asked)
+        chosen, found, start = _by_variance(strategy, modules, candidates, base, batches, asked)
     found["left_out"] = _together(left_out, found["left_out"])
     holes = {role: layers for role, layers in notes.pop("missing", {}).items() if role in found["chosen"]}
     notes |= {"missing": holes} if holes else {}
@@ -118,7 +119,12 @@ def _too_small(strategy: TargetConfig, asked: int, why: str, or_else: str) -> Pl
 
 
 def _by_feature_norms(
-    strategy: TargetConfig, candidates: Sequence[Projection], base: Any, batches: Sequence[Batch], asked: int
+    strategy: TargetConfig,
+    modules: ModuleMap,
+    candidates: Sequence[Projection],
+    base: Any,
+    batches: Sequence[Batch],
+    asked: int,
 ) -> tuple[list[Chosen], dict[str, Any]]:
     """The module types with the lowest scores, all at one rank."""
     scores = feature_norms(base, candidates, batches)
@@ -135,7 +141,9 @@ def _by_feature_norms(
             "Take model.dtype=bfloat16 or float32, or name roles: target=qv_ffn",
         )
     types = sorted(means, key=lambda role: means[role])[: strategy.auto.types]
-    chosen = _at_one_rank(strategy, [one for one in scores if one.role in types], asked, "lower target.auto.types")
+    chosen = _at_one_rank(
+        strategy, modules, [one for one in scores if one.role in types], asked, "lower target.auto.types"
+    )
     return chosen, {
         "prompts": sum(len(batch["input_ids"]) for batch in batches),
         "tokens": sum(int(real_tokens(batch).sum()) for batch in batches),
@@ -146,14 +154,14 @@ def _by_feature_norms(
 
 
 def _by_condition(
-    strategy: TargetConfig, candidates: Sequence[Projection], base: Any, asked: int
+    strategy: TargetConfig, modules: ModuleMap, candidates: Sequence[Projection], base: Any, asked: int
 ) -> tuple[list[Chosen], dict[str, Any]]:
     """The share of the modules with the lowest condition numbers, all at one rank."""
     numbers = {one: condition_number(base.get_submodule(one.module)) for one in candidates}
     known = {one: number for one, number in numbers.items() if number is not None}
     count = max(1, int(len(known) * strategy.auto.share))  # as PEFT's selector takes its share
     lowest = sorted(known, key=lambda one: known[one])[:count]
-    chosen = _at_one_rank(strategy, [one for one in known if one in lowest], asked, "lower target.auto.share")
+    chosen = _at_one_rank(strategy, modules, [one for one in known if one in lowest], asked, "lower target.auto.share")
     return chosen, {
         "scores": {one.module: number for one, number in known.items()},
         "chosen": [one.module for one in lowest],
@@ -161,22 +169,31 @@ def _by_condition(
     }
 
 
-def _at_one_rank(strategy: TargetConfig, projections: Sequence[Projection], asked: int, fewer: str) -> list[Chosen]:
+def _at_one_rank(
+    strategy: TargetConfig, modules: ModuleMap, projections: Sequence[Projection], asked: int, fewer: str
+) -> list[Chosen]:
     """The projections at the rank that comes nearest to the budget.
 
     Raises:
         PlanError: when rank 1 costs more.
     """
     step = sum(one.parameters(1) for one in projections)
-    magnitudes = sum(one.d_out or 0 for one in projections) if strategy.dora else 0  # they do not grow with the rank
-    if not projections or asked < step + magnitudes:
-        why = f"rank 1 costs {step + magnitudes:,} on the {len(projections)} projections that were chosen"
+    # DoRA's magnitudes and the biases do not grow with the rank
+    fixed = sum(one.d_out or 0 for one in projections) if strategy.dora else 0
+    fixed += sum(term.parameters for term in trained_biases(strategy.bias, projections, modules))
+    if not projections or asked < step + fixed:
+        why = f"rank 1 costs {step + fixed:,} on the {len(projections)} projections that were chosen"
         raise _too_small(strategy, asked, why, fewer)
-    return [(one, round((asked - magnitudes) / step)) for one in projections]
+    return [(one, round((asked - fixed) / step)) for one in projections]
 
 
 def _by_variance(
-    strategy: TargetConfig, candidates: Sequence[Projection], base: Any, batches: Sequence[Batch], asked: int
+    strategy: TargetConfig,
+    modules: ModuleMap,
+    candidates: Sequence[Projection],
+    base: Any,
+    batches: Sequence[Batch],
+    asked: int,
 ) -> tuple[list[Chosen], dict[str, Any], eva.Start]:
     """Ranks by the variance of its inputs that a component explains.
 
@@ -187,6 +204,10 @@ def _by_variance(
     places = {one.module: one for one in candidates if one.module in paths}
     if not places:
         raise _nothing(strategy, UNREAD)
+    biases = sum(term.parameters for term in trained_biases(strategy.bias, places.values(), modules))
+    if asked <= biases:
+        raise _too_small(strategy, asked, f"the biases take {biases:,}", "take target.bias=none")
+    asked -= biases  # a module that gets no component will not train its own after all
     found, prompts = _enough_components(places, base, batches, asked)
     costs = {path: one.parameters(1) for path, one in places.items()}
     ranks = eva.ranks_within(eva.explained(base, found, prompts), costs, asked)

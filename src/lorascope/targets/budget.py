@@ -28,18 +28,19 @@ def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig
     smallest, units = _scaled(strategy, 1)
     alone = dataclasses.replace(smallest, budget=None)
     plan = lay(alone, cover(alone, modules), modules)
-    magnitudes = sum(one.d_out for one in plan.modules if one.dora)  # DoRA's do not grow with the rank
-    step = plan.trainable_parameters - magnitudes
-    times = round((asked - magnitudes) / step)
-    if asked < step + magnitudes:
+    # DoRA's magnitudes and the biases do not grow with the rank
+    fixed = sum(one.d_out for one in plan.modules if one.dora) + plan.bias_parameters
+    step = plan.trainable_parameters - fixed
+    times = round((asked - fixed) / step)
+    if asked < step + fixed:
         ranks = ", ".join(f"{name} {rank}" for name, rank in units.items())
         raise PlanError(
             f"target.budget={strategy.budget}",
-            f"{asked:,} parameters are fewer than its smallest ranks cost: {step + magnitudes:,} ({ranks}).",
+            f"{asked:,} parameters are fewer than its smallest ranks cost: {step + fixed:,} ({ranks}).",
             "Raise the budget, adapt fewer roles or layers, or bring the ranks closer together.",
         )
     fitted, _ = _scaled(strategy, times)
-    reached = times * step + magnitudes
+    reached = times * step + fixed
     return dataclasses.replace(fitted, budget=None), {"budget": {"asked": asked, "of": of, "reached": reached}}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorascope.config import ROLES, ModelConfig
 from lorascope.errors import ModelError
@@ -40,6 +40,20 @@ class Projection:
         return self.experts * rank * (self.d_in + self.d_out)
 
 
+class BiasTerm(NamedTuple):
+    """A bias of the model."""
+
+    module: str  # a path inside the model
+    layer: int  # -1 outside the blocks
+    size: int
+    rows: Spans | None = None  # those that are trained; None: all
+
+    @property
+    def parameters(self) -> int:
+        """How many of its numbers are trained."""
+        return self.size if self.rows is None else sum(stop - start for start, stop in self.rows)
+
+
 @dataclass(frozen=True)
 class ModuleMap:
     """The blocks of a model, and what surrounds them."""
@@ -58,6 +72,7 @@ class ModuleMap:
     projections: tuple[Projection, ...]
     unmapped: tuple[str, ...]  # linear modules without a role: lm_head, routers, mixers
     named: tuple[Projection, ...] = ()  # these and the embeddings, for who names them; role: the leaf's name
+    biases: tuple[BiasTerm, ...] = ()  # what PEFT takes for one: every parameter called bias
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -136,6 +151,11 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
         projections=tuple(projections),
         unmapped=tuple(weight.name for weight in rest),
         named=tuple(_named(rest, reading)) + tuple(_embeddings(model)),
+        biases=tuple(
+            BiasTerm(name.rpartition(".")[0], reading.layer_of(name), parameter.numel())
+            for name, parameter in model.named_parameters()
+            if name.rpartition(".")[2] == "bias"
+        ),
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lorascope.config import HIGHEST_RANK, AlphaPolicy, Init, TargetConfig
+from lorascope.config import HIGHEST_RANK, AlphaPolicy, Bias, Init, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.targets.module_map import ModuleMap, Projection
+from lorascope.targets.biases import trained_biases
+from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
 from lorascope.targets.strategy import Coverage, cover
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
@@ -108,6 +109,8 @@ class TargetPlan:
     base_parameters: int
     init: Init = Init.lora
     dora: bool = False
+    bias: Bias = Bias.none
+    biases: tuple[BiasTerm, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)  # what else a record should say: missing, fused, budget, auto
 
     @cached_property
@@ -121,12 +124,17 @@ class TargetPlan:
     @property
     def trainable_parameters(self) -> int:
         """Parameters that the optimizer will move."""
-        return sum(module.parameters for module in self.modules)
+        return sum(module.parameters for module in self.modules) + self.bias_parameters
+
+    @property
+    def bias_parameters(self) -> int:
+        """Of them, those in the base's biases."""
+        return sum(term.parameters for term in self.biases)
 
     @property
     def stored_parameters(self) -> int:
         """Parameters in the adapter's file; more than are trained where a part of a fused module is adapted."""
-        return sum(site.stored for site in self.sites)
+        return sum(site.stored for site in self.sites) + sum(term.size for term in self.biases)
 
     @property
     def trainable_percent(self) -> float:
@@ -142,6 +150,7 @@ class TargetPlan:
             if one.projection.rows is not None:
                 entry |= {"rows": one.d_out, "of_rows": one.projection.width}
             modules.append(entry)
+        biases = {"bias": str(self.bias), "bias_parameters": self.bias_parameters} if self.bias is not Bias.none else {}
         return {
             "strategy": self.strategy,
             "trainable_parameters": self.trainable_parameters,
@@ -151,6 +160,7 @@ class TargetPlan:
             "alpha_policy": str(self.alpha_policy),
             "init": str(self.init),
             "dora": self.dora,
+            **biases,
             **self.notes,
             "modules": modules,
         }
@@ -200,9 +210,11 @@ def lay(
         base_parameters=modules.parameters,
         init=strategy.init,
         dora=strategy.dora,
+        bias=strategy.bias,
+        biases=trained_biases(strategy.bias, (projection for projection, _ in coverage.chosen), modules),
         notes=coverage.notes | (notes or {}),
     )
-    _check(strategy, plan, modules)
+    _check(plan)
     return plan
 
 
@@ -216,7 +228,7 @@ def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
     return strategy.alpha, strategy.alpha / rank
 
 
-def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None:
+def _check(plan: TargetPlan) -> None:
     """Refuse what PEFT cannot build, or would build as something else."""
     if widest := [one for one in plan.modules if one.rank > HIGHEST_RANK]:
         raise PlanError(
@@ -245,10 +257,12 @@ def _check(strategy: TargetConfig, plan: TargetPlan, modules: ModuleMap) -> None
                 f"cannot stand {what}: it would fill the rows that are to stay as they are.",
                 "Take target.fused=native, or target.init=lora.",
             )
-    stacks = [site for site in plan.sites if site.parts[0].projection.experts > 1]
-    if not stacks:
-        return
-    name = stacks[0].module
+    if stacks := [site for site in plan.sites if site.parts[0].projection.experts > 1]:
+        _check_stacks(plan, stacks[0].module)
+
+
+def _check_stacks(plan: TargetPlan, name: str) -> None:
+    """Refuse what PEFT does not offer for experts that are one parameter."""
     if plan.lora_dropout:
         raise PlanError(
             "target.lora_dropout",

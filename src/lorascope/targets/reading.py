@@ -57,26 +57,7 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
         place = place_of(weight.name)
         if place and (not is_elsewhere(weight, place) or mapping):
             blocks.setdefault((place.stem, place.number), {})[place.inside] = weight
-    mapped = _by_mapping(blocks, mapping)
-    read: list[tuple[Place, Weight, Roles, str]] = []
-    inferred: dict[Any, dict[str, Roles]] = {}  # blocks of one kind are read once
-    for (stem, index), block in blocks.items():
-        if mapping:
-            known = {inside: mapped[inside] for inside in block if inside in mapped}
-        else:
-            by_name = {inside: roles_of(Place(stem, index, inside), model_type) for inside in block}
-            known = {inside: roles for inside, roles in by_name.items() if roles}
-            known = _shared_values(_fused_gates(block, known), model_type)
-        read += [
-            (Place(stem, index, inside), block[inside], roles, "mapping" if mapping else "name")
-            for inside, roles in known.items()
-        ]
-        kind = tuple((inside, weight.d_in, weight.d_out) for inside, weight in block.items())
-        if kind not in inferred:
-            inferred[kind] = {} if mapping else infer(block, known, number(config, "hidden_size"))
-        read += [
-            (Place(stem, index, inside), block[inside], roles, "structure") for inside, roles in inferred[kind].items()
-        ]
+    read = _roles_in(blocks, config, mapping)
     stems: dict[str, set[str]] = {}
     for at, _, roles, _ in read:
         stems.setdefault(at.stem, set()).update(roles)
@@ -98,6 +79,33 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
         ),
         offsets=offsets,
     )
+
+
+def _roles_in(
+    blocks: Mapping[tuple[str, int], Mapping[str, Weight]], config: Any, mapping: Mapping[str, str]
+) -> list[tuple[Place, Weight, Roles, str]]:
+    """Each weight that has roles, with these and how they were found."""
+    mapped, model_type = _by_mapping(blocks, mapping), str(config.model_type)
+    read: list[tuple[Place, Weight, Roles, str]] = []
+    inferred: dict[Any, dict[str, Roles]] = {}  # blocks of one kind are read once
+    for (stem, index), block in blocks.items():
+        if mapping:
+            known = {inside: mapped[inside] for inside in block if inside in mapped}
+        else:
+            by_name = {inside: roles_of(Place(stem, index, inside), model_type) for inside in block}
+            known = {inside: roles for inside, roles in by_name.items() if roles}
+            known = _shared_values(_fused_gates(block, known), model_type)
+        read += [
+            (Place(stem, index, inside), block[inside], roles, "mapping" if mapping else "name")
+            for inside, roles in known.items()
+        ]
+        kind = tuple((inside, weight.d_in, weight.d_out) for inside, weight in block.items())
+        if kind not in inferred:
+            inferred[kind] = {} if mapping else infer(block, known, number(config, "hidden_size"))
+        read += [
+            (Place(stem, index, inside), block[inside], roles, "structure") for inside, roles in inferred[kind].items()
+        ]
+    return read
 
 
 def _parts(

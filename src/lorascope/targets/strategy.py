@@ -42,7 +42,7 @@ def cover(strategy: TargetConfig, modules: ModuleMap) -> Coverage:
         chosen = [(one, ranks[one.role]) for one in modules.projections if one.role in ranks]
         chosen = [(one, rank) for one, rank in chosen if one.layer in layers]
         if strategy.fused is Fused.native:
-            chosen, whole = _whole(chosen, modules)
+            chosen, whole = _whole(chosen)
             if whole:
                 notes["fused"] = "native"
         else:
@@ -91,7 +91,7 @@ def _missing(
     return found
 
 
-def _whole(chosen: list[Chosen], modules: ModuleMap) -> tuple[list[Chosen], bool]:
+def _whole(chosen: list[Chosen]) -> tuple[list[Chosen], bool]:
     """Fused modules as PEFT takes them: whole, under their roles joined by '+'."""
     result: dict[tuple[str, str], Chosen] = {}
     whole = False

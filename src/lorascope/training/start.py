@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +108,10 @@ def _components(model: PeftModel, plan: TargetPlan, batches: Sequence[Batch]) ->
             f"{unread[0]} does not read every token in its place, or fewer numbers than the highest rank.",
             "Leave its role out, or take target.init=lora.",
         )
-    found = eva.components(model, list(ranks), highest, prompts)
+    with warnings.catch_warnings():
+        # the adapter is switched off for it; its biases stay, and are still the base's
+        warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
+        found = eva.components(model, list(ranks), highest, prompts)
     return eva.Start({path: found[path][:rank] for path, rank in ranks.items()})
 
 

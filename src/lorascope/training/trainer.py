@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,10 +18,8 @@ from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
 from lorascope.training.loop import trainer_class
-from lorascope.training.lower_layers import prepare
 from lorascope.training.packing import check_packing
 from lorascope.training.sft_options import GROUPED, SAMPLING
-from lorascope.training.states import States, Unfit
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,7 +38,6 @@ class Trained:
     tokens: int  # read by the model, without padding
     train_loss: float  # mean over the steps, nats per supervised token
     seconds: float  # over all sessions
-    lower_layers: Mapping[str, Any] = field(default_factory=dict)  # what was reused of them, or why nothing
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,6 @@ def train_adapter(
     evaluate: Callable[[], Mapping[str, float]],
     callbacks: list[TrainerCallback],
     warn: Callable[[str], None],
-    states: MutableMapping[str, States] | None = None,
 ) -> Trained:
     """Train the adapter in place, from its start or exactly where a checkpoint left it.
 
@@ -75,8 +71,7 @@ def train_adapter(
         saving: of checkpoints.
         evaluate: measures it; may raise Preempted.
         callbacks: of transformers' Trainer, for progress and trackers.
-        warn: told of a checkpoint that could not be written, and of lower layers that are not reused.
-        states: of the base's lower layers, kept for other runs of a session.
+        warn: told of a checkpoint that could not be written.
 
     Raises:
         ConfigError: when SFTConfig refuses a setting, or the model looks across packed rows.
@@ -85,58 +80,46 @@ def train_adapter(
         Preempted: when a signal asked for it, with the state saved.
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
-    adapted_head = has_adapted_head(model)
     spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared():
-        trainer = trainer_class()(
-            model=model,
-            args=sft_config(config, saving.folder),
-            train_dataset=train.to_dataset(),
-            eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
-            processing_class=tokenizer,
-            callbacks=callbacks,
-        )
+    with spared():
+        trainer = _build(model, tokenizer, train, evaluation, config, saving.folder, callbacks)
+    adapted_head = has_adapted_head(model) or has_trained_bias(model.get_output_embeddings())
     trainer.begin(evaluate, train, config.train, saving, adapted_head, warn)
-    keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
     latest = saving.latest
     if latest and latest.meta["finished"]:
         restore_adapter(model, latest.path)
         return Trained(**latest.meta["trained"])
     if config.train.packing:
         check_packing(trainer, train)
-    reused = _reuse(trainer, train, config.train, saving, {} if states is None else states, warn)
     going_on = _going_on(latest, trainer) if latest else nullcontext()
     with deferred(), _refusals(config.train, trainer), going_on, spared():
         trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
     stop_if_asked()
-    return Trained(**trainer.trained(), lower_layers=reused)
+    return Trained(**trainer.trained())
 
 
-def _reuse(
-    trainer: Any,
-    data: Encoded,
-    settings: TrainConfig,
-    saving: Saving,
-    kept: MutableMapping[str, States],
-    warn: Callable[[str], None],
-) -> dict[str, Any]:
-    """Let the trainer go around the lower layers, where that is wanted and leads to the same place.
-
-    A training that goes on does what it did before, so that it ends in the same bits.
-    """
-    if not settings.reuse_lower_layers:
-        return {}
-    did = saving.latest.meta.get("reuses_lower_layers", False) if saving.latest else None
-    try:
-        if did is False:
-            raise Unfit("this training began without")
-        trainer.reuse, entry = prepare(trainer, data, settings, kept, saving.folder)
-    except Unfit as reason:
-        warn(f"train.reuse_lower_layers: every step computes all layers, since {reason}")
-        if did:
-            warn("it was done before this training was cut: the result may differ in the last bits")
-        return {"not_reused": str(reason)}
-    return entry
+def _build(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Encoded,
+    evaluation: Encoded,
+    config: RunConfig,
+    folder: Path,
+    callbacks: list[TrainerCallback],
+) -> Any:
+    """TRL's trainer around the adapter, which stays as it is, in float32."""
+    head = _head_hidden(model) if has_adapted_head(model) else nullcontext()
+    with _refusals(config.train), head, _biases_kept(model):
+        trainer = trainer_class()(
+            model=model,
+            args=sft_config(config, folder),
+            train_dataset=train.to_dataset(),
+            eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+    keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
+    return trainer
 
 
 @contextmanager
@@ -186,8 +169,25 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         checkpointing = CHECKPOINTING_BEFORE
         if CHECKPOINTING in sft:
             sft[checkpointing] = sft.pop(CHECKPOINTING)
-    settings: dict[str, Any] = {
+    settings = _settings(config) | {
         "output_dir": str(folder),
+        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
+    }
+    if train.eval_steps:
+        settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
+    if train.group_by_length:
+        settings[SAMPLING] = GROUPED
+    try:
+        return SFTConfig(**settings | sft)
+    except Exception as error:  # each setting is looked at by other code
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What a run says of its training, and what is the same for all."""
+    train = config.train
+    return {
         "learning_rate": train.learning_rate,
         "num_train_epochs": train.epochs,
         "max_steps": train.max_steps or -1,
@@ -214,17 +214,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "disable_tqdm": True,
         "dataloader_pin_memory": config.device is Device.cuda,
         "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
-        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
     }
-    if train.eval_steps:
-        settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
-    if train.group_by_length:
-        settings[SAMPLING] = GROUPED
-    try:
-        return SFTConfig(**settings | sft)
-    except Exception as error:  # each setting is looked at by other code
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
 
 
 def has_adapted_head(model: PeftModel) -> bool:
@@ -232,6 +222,12 @@ def has_adapted_head(model: PeftModel) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return isinstance(model.get_output_embeddings(), BaseTunerLayer)
+
+
+def has_trained_bias(head: Any) -> bool:
+    """Whether the head has a bias of its own that is trained."""
+    bias = getattr(head, "bias", None)
+    return bias is not None and bool(bias.requires_grad)
 
 
 @contextmanager
@@ -246,6 +242,19 @@ def _head_hidden(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         del model.get_output_embeddings
+
+
+@contextmanager
+def _biases_kept(model: PeftModel) -> Iterator[None]:
+    """Keep TRL from rounding trained biases on a quantized base: they would no longer start from the base's."""
+    biases = [
+        (parameter, parameter.data)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.endswith(".bias")
+    ]
+    yield
+    for parameter, data in biases:
+        parameter.data = data
 
 
 @contextmanager

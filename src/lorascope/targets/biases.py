@@ -1,0 +1,108 @@
+"""The biases that are trained beside the LoRAs: which ones a strategy means, and how they are put on the base.
+
+PEFT trains the base's own tensors. Here each is replaced by a copy in float32, like the rest of the adapter, so that
+the base keeps its bits; a base in another dtype computes with the copy rounded to it, as PEFT will when it loads one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import Bias
+from lorascope.targets.layouts import Spans
+from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
+
+if TYPE_CHECKING:
+    import torch
+
+
+def trained_biases(bias: Bias, adapted: Iterable[Projection], modules: ModuleMap) -> tuple[BiasTerm, ...]:
+    """The biases that PEFT trains for `target.bias`, with the rows of them that may move.
+
+    Args:
+        bias: `all` means every parameter called bias, `lora_only` those of adapted modules. Of a fused module that is
+            adapted by parts, `lora_only` means the parts' rows alone.
+        adapted: the projections that get an adapter.
+        modules: of the model.
+    """
+    if bias is Bias.none:
+        return ()
+    if bias is Bias.all:
+        return modules.biases
+    rows: dict[str, list[Spans | None]] = {}
+    for one in adapted:
+        rows.setdefault(one.module, []).append(one.rows)
+    return tuple(term._replace(rows=_union(rows[term.module])) for term in modules.biases if term.module in rows)
+
+
+def _union(parts: Iterable[Spans | None]) -> Spans | None:
+    """The rows of all parts, each once; None stands for every row."""
+    found: set[tuple[int, int]] = set()
+    for spans in parts:
+        if spans is None:
+            return None
+        found.update(spans)
+    return tuple(sorted(found))
+
+
+def biases_in(model: Any) -> dict[str, int]:
+    """The trained biases of a model with an adapter: their modules' paths in the base, and how long they are."""
+    return {
+        _path(name.rpartition(".")[0]): parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name.rpartition(".")[2] == "bias"
+    }
+
+
+def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:
+    """Replace the base's trained biases by copies in float32, of which only the planned rows get a gradient."""
+    import torch
+
+    rows = {term.module: term.rows for term in biases}
+    copies: dict[int, torch.nn.Parameter] = {}  # modules may share one
+    for path, module in model.named_modules():
+        bias = module._parameters.get("bias")
+        if bias is None or not bias.requires_grad:
+            continue
+        if id(bias) not in copies:
+            copies[id(bias)] = torch.nn.Parameter(bias.detach().to(torch.float32, copy=True))
+            if (spans := rows[_path(path)]) is not None:
+                copies[id(bias)].register_hook(_Masked(bias, spans))
+        module.bias = copies[id(bias)]
+        if bias.dtype != torch.float32:
+            rounded = _Rounded(copies[id(bias)], bias.dtype)
+            module.register_forward_pre_hook(rounded.before)
+            module.register_forward_hook(rounded.after, always_call=True)
+
+
+def _path(path: str) -> str:
+    """Of a module in PEFT's model, its path in the base."""
+    return path.removeprefix("base_model.model.").replace(".base_layer", "")
+
+
+class _Masked:
+    """A gradient hook that keeps rows outside some spans as they are."""
+
+    def __init__(self, bias: torch.Tensor, spans: Spans) -> None:
+        import torch
+
+        self.mask = bias.detach().new_zeros(bias.shape, dtype=torch.float32)
+        for start, stop in spans:
+            self.mask[start:stop] = 1
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * self.mask
+
+
+class _Rounded:
+    """Lets a module compute with a float32 bias in the dtype of its base."""
+
+    def __init__(self, bias: torch.Tensor, dtype: torch.dtype) -> None:
+        self.bias, self.dtype = bias, dtype
+
+    def before(self, module: Any, args: Any) -> None:
+        module._parameters["bias"] = self.bias.to(self.dtype)
+
+    def after(self, module: Any, args: Any, output: Any) -> None:
+        module._parameters["bias"] = self.bias
