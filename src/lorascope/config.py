@@ -1,7 +1,4 @@
-"""The one schema: a run's settings as typed dataclasses.
-
-Hydra composes YAML files and overrides into `RunConfig`; everything behind that door takes plain values.
-"""
+"""Every setting of a run, typed, with its default."""
 
 from __future__ import annotations
 
@@ -112,19 +109,25 @@ class Scheduler(StrEnum):
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The frozen base: one of `path` (hub id or local folder) and `package` (one that ships a GGUF file)."""
+    """The frozen base: `path` (hub id or local folder), or `package` (a Python package that ships a GGUF file)."""
 
     name: str | None = None
     path: str | None = None
     revision: str = "main"
     package: str | None = None
     package_file: str | None = None
+    hub_id: str | None = None  # of a package's model: where others find the base of a stored adapter
     dtype: Dtype = Dtype.auto
     attention: Attention = Attention.sdpa
     learning_rate: float = 2e-4
     architecture: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)  # role -> module, for a model whose names tell nothing
     trust_remote_code: bool = False  # run the code that the model brings along: from the hub at a pinned commit only
+
+    @property
+    def base_name(self) -> str | None:
+        """What a stored adapter calls its base: a hub id, or the path as it was given."""
+        return self.hub_id or self.path or self.package
 
 
 class OnBadRow(StrEnum):
@@ -207,11 +210,11 @@ class TargetConfig:
     modules: dict[str, int] = field(default_factory=dict)  # ranks of what has no role, by name: lm_head, embed_tokens
     peft_default: int | None = None  # instead of ranks: PEFT's own choice for the model's type, at this rank
     auto: AutoConfig = field(default_factory=AutoConfig)  # instead of ranks, where the weights decide
-    layers: Any = "all"  # first_half, last_half, every_2, every_2_from_1, 16-31, [0, 8, 31]
+    layers: Any = "all"  # str | int | list, of which OmegaConf allows no union; checks.py looks at the kind
     missing: Missing = Missing.error
     fused: Fused = Fused.parts
-    budget: Any = None  # 10M, or another strategy's name: ranks are scaled to its number of parameters
-    budget_strategy: dict[str, Any] = field(default_factory=dict)  # that strategy, filled in when it is found
+    budget: int | float | str | None = None  # 10M, or a strategy: ranks are scaled to that number of parameters
+    budget_strategy: dict[str, Any] = field(default_factory=dict)  # that strategy's settings, filled in by compose
     alpha: float = 16.0
     alpha_policy: AlphaPolicy = AlphaPolicy.constant
     lora_dropout: float = 0.05

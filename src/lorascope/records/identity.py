@@ -26,6 +26,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
+    del settings["model"]["hub_id"]  # a name for others
     for key in SAVING:
         del settings["train"][key]
     return _changed(settings, as_dict(RunConfig()))
