@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lorascope.config import RunConfig
-from lorascope.errors import RunError
 from lorascope.evaluation import kept
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure, measure_of
@@ -34,8 +33,8 @@ from lorascope.targets.attach import attach
 from lorascope.targets.automatic import plan_automatically
 from lorascope.targets.eva import Start
 from lorascope.terminal import warn
-from lorascope.training.checkpoints import Checkpoint, newest, thin_out
-from lorascope.training.exact import check_resumable
+from lorascope.training import resume
+from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.loop import trainer_class
 from lorascope.training.progress import progress_callback
 from lorascope.training.start import start_adapter
@@ -72,8 +71,8 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
         report.nothing_run()
         return None
     check_installed(config.logger)
-    with open_run(config, lambda checkpoints: newest(checkpoints, warn, check_resumable)) as (record, folder):
-        checkpoint = _latest(folder)
+    with open_run(config, lambda checkpoints: resume.latest(checkpoints, warn)) as (record, folder):
+        checkpoint = resume.latest(folder / CHECKPOINTS)
         record.environment = environment()
         with importing():
             import_peft()
@@ -186,21 +185,8 @@ def _log(run: Run, trackers: Trackers, step: int, found: Evaluated) -> None:
 
 
 def _resume(run: Run, checkpoint: Checkpoint, trackers: Trackers) -> None:
-    """From where the session before was cut.
-
-    Raises:
-        RunError: when data or base are others.
-    """
-    now, then = run.record.fingerprint, checkpoint.meta["fingerprint"]
-    if differs := [key for key in now if key != "hash" and now[key] != then.get(key)]:
-        raise RunError(
-            str(checkpoint.path),
-            f"was written with another {', '.join(differs)}: {then.get(differs[0])}, not {now[differs[0]]}.",
-            "Bring it back, or begin anew: resume=never",
-        )
-    versions, before = exactness(run.record.environment), checkpoint.meta["versions"]
-    if changed := [name for name, version in versions.items() if before.get(name) != version]:
-        warn(f"resuming with another {', '.join(changed)}: the result may differ in the last bits")
+    """From where the session before was cut."""
+    resume.check_same_run(checkpoint, run.record.fingerprint, run.record.environment, warn)
     trackers.rewind(checkpoint.step)
     run.record.sessions[-1]["from_step"] = checkpoint.step
     run.report.resumed(checkpoint.step)
@@ -264,23 +250,16 @@ def _complete(run: Run, measure: Measure, before: Evaluated, after: Evaluated, t
     }
 
 
-def _latest(folder: Path) -> Checkpoint | None:
-    return newest(folder / CHECKPOINTS, lambda reason: None, check_resumable)
-
-
-def _best(run: Run) -> dict[str, Any] | None:
-    """Step and eval loss of the best checkpoint, where it is kept and there is one."""
-    latest = _latest(run.folder) if run.config.train.keep_best else None
-    return latest.meta["best"] if latest else None
-
-
 def _clear(run: Run) -> None:
-    """What only a run that is cut would need: checkpoints, but for the best that was asked for; the base's answers."""
+    """Remove what only a run that is cut would need: checkpoints but the best, and the base's answers."""
     (run.folder / kept.BASE_FILE).unlink(missing_ok=True)
-    if best := _best(run):
-        thin_out(run.folder / CHECKPOINTS, 0, best["step"])
-    else:
-        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    best = _best(run)
+    resume.clear(run.folder / CHECKPOINTS, best["step"] if best else None)
+
+
+def _best(run: Run) -> Mapping[str, Any] | None:
+    """Step and eval loss of the best checkpoint, where it is to be kept."""
+    return resume.best(run.folder / CHECKPOINTS) if run.config.train.keep_best else None
 
 
 class StageTimer:
