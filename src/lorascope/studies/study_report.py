@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lorascope.atomic import write_text as replace_text
 from lorascope.errors import RunError
-from lorascope.records.whole import write_whole
 from lorascope.studies.findings import Findings, as_dict, find, result_rows, run_rows
 from lorascope.studies.front import plot_fronts
 from lorascope.studies.page.page import page_of
@@ -92,7 +92,7 @@ def write_text(file: Path, text: str) -> Path:
         RunError: when it cannot be written.
     """
     try:
-        write_whole(file, text)
+        replace_text(file, text)
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place that can be.") from error
     return file
