@@ -15,6 +15,7 @@ from lorascope.errors import RunError
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
+MODULE_COLUMNS = ("name", "layer", "role", "rank", "alpha", "scale", "parameters")  # of `plan["modules"]`
 
 
 class Status(StrEnum):
@@ -53,6 +54,10 @@ class RunRecord:
         """A metric's value after training; None where it was not measured."""
         value = self.metrics.get(name, {}).get("value")
         return None if value is None else float(value)
+
+    def plan_totals(self) -> dict[str, Any]:
+        """The plan without its list of modules."""
+        return {key: value for key, value in self.plan.items() if key != "modules"}
 
 
 def write_record(record: RunRecord, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether W&B can be told online, and which of its runs is meant: from the environment and the run's folder."""
+"""Whether W&B can be told online, which of its runs is meant, and what of it was sent."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lorascope.atomic import write_text
 from lorascope.records.store import WANDB_RUN
 
 ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, in WANDB_MODE
+IDENTITY = ("id", "project", "entity")  # in the words of `wandb.init`
+SENT = "sent"  # so many rows of the local history, and the run's end
+REACHED = "reached"  # the last step that W&B was told of before the run went back to a checkpoint
 
 
 def wandb_mode(wanted: str) -> tuple[str, str]:
@@ -41,16 +45,24 @@ def run_identity(folder: Path, project: str, entity: str | None) -> dict[str, An
 
     A run that starts over finds its folder emptied and gets a fresh one; a run that goes on stays the same one.
     """
-    if kept := kept_identity(folder):
-        return kept | {"resume": "allow"}
+    if kept := remembered(folder):
+        return {name: kept[name] for name in IDENTITY} | {"resume": "allow"}
     fresh = {"id": secrets.token_hex(4), "project": project, "entity": entity}
-    (folder / WANDB_RUN).write_text(json.dumps(fresh) + "\n", encoding="utf-8")
+    remember(folder, **fresh)
     return fresh
 
 
-def kept_identity(folder: Path) -> dict[str, Any]:
-    """The id, project and entity that the folder remembers; empty where it remembers none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+def remembered(folder: Path) -> dict[str, Any]:
+    """What the folder remembers of its W&B run; empty where it remembers none."""
+    with suppress(OSError, ValueError):
         kept = json.loads((folder / WANDB_RUN).read_text(encoding="utf-8"))
-        return {name: kept[name] for name in ("id", "project", "entity")}
+        if isinstance(kept, dict) and set(IDENTITY) <= set(kept):
+            return kept
     return {}
+
+
+def remember(folder: Path, **values: Any) -> None:
+    """Add to what the folder remembers; None forgets a mark."""
+    kept = remembered(folder) | values
+    kept = {name: value for name, value in kept.items() if name in IDENTITY or value is not None}
+    write_text(folder / WANDB_RUN, json.dumps(kept) + "\n")
