@@ -34,7 +34,7 @@ from lorascope.models.quiet import hush
 from lorascope.plan_view import show_plan, show_undecided
 from lorascope.records import memory
 from lorascope.records.environment import environment, exactness
-from lorascope.records.fingerprint import fingerprint
+from lorascope.records.identity import fingerprint
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.records.trackers import Trackers, check_installed, open_trackers

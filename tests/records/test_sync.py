@@ -161,6 +161,15 @@ def test_a_run_whose_record_is_damaged_is_told_and_the_others_are_sent(runs, ser
     assert lines[1].startswith("sent             b-run")
 
 
+def test_a_run_that_wanted_no_wandb_is_not_sent(server, sync, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    trackers = begin(tmp_path / "a-run")
+    log(trackers, 0, 1)
+    finish(trackers)
+    monkeypatch.delenv("WANDB_MODE")
+    assert sync(tmp_path) == (0, [f"No W&B run is kept below {tmp_path}."])
+
+
 def test_places_without_runs(tmp_path, sync):
     assert sync(tmp_path) == (0, [f"No W&B run is kept below {tmp_path}."])
     code, lines = sync(tmp_path / "none")

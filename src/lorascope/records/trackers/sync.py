@@ -11,7 +11,7 @@ from typing import Literal
 from lorascope.errors import LorascopeError, RunError
 from lorascope.records.record import FILE, read_record
 from lorascope.records.redact import redact
-from lorascope.records.store import WANDB_RUN, claim, is_at_work
+from lorascope.records.store import WANDB, claim, is_at_work
 from lorascope.records.trackers.history import read_history
 from lorascope.records.trackers.wandb import STEP, Wandb
 from lorascope.records.trackers.wandb_account import SENT, remembered
@@ -42,7 +42,7 @@ def runs_below(places: Sequence[str]) -> list[Path]:
         root = Path(place).expanduser()
         if not root.is_dir():
             raise RunError(place, "is not a folder.", "Name a runs_dir, or the folders of runs.")
-        found |= {path.parent for path in root.rglob(WANDB_RUN)}
+        found |= {path.parents[2] for path in root.rglob(f"{WANDB}/*run-*/run-*.wandb")}
     return sorted(found)
 
 

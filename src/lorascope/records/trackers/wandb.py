@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,18 @@ from lorascope.records.record import MODULE_COLUMNS, RunRecord, Status
 from lorascope.records.redact import redact
 from lorascope.records.store import WANDB
 from lorascope.records.trackers.history import read_history
-from lorascope.records.trackers.wandb_account import REACHED, SENT, remember, remembered, run_identity, wandb_mode
+from lorascope.records.trackers.wandb_account import (
+    REACHED,
+    SENT,
+    bound_table,
+    config_of,
+    remember,
+    remembered,
+    run_identity,
+    summary_of,
+    tags_of,
+    wandb_mode,
+)
 
 # how long a run may wait for W&B's server, seconds: W&B itself waits 90 for the start, and for the end for ever
 INIT_SECONDS = 10
@@ -233,39 +244,6 @@ def _silent_wandb() -> Any:
 
     wandb.setup(settings=wandb.Settings(silent=True))
     return wandb
-
-
-def config_of(record: RunRecord) -> dict[str, Any]:
-    """The run's config, its id, its plan without the modules, and the environment."""
-    return record.config | {"run_id": record.run_id, "plan": record.plan_totals(), "environment": record.environment}
-
-
-def tags_of(config: Mapping[str, Any]) -> list[str]:
-    """The user's tags, the strategy's name and the model's."""
-    return [*config["logger"]["tags"], config["target"]["name"], config["model"]["name"]]
-
-
-def summary_of(record: RunRecord) -> dict[str, Any]:
-    """What is known at the end: status, parameters, metrics and the base's, speed and memory."""
-    metrics, plan = record.metrics.items(), record.plan
-    return {
-        "status": str(record.status),
-        "trainable_parameters": plan.get("trainable_parameters"),
-        "trainable_percent": plan.get("trainable_percent"),
-        **{name: metric.get("value") for name, metric in metrics},
-        **{f"base_{name}": metric["base"] for name, metric in metrics if metric.get("base") is not None},
-        "tokens_per_second": record.timing.get("tokens_per_second"),
-        "peak_bytes": record.memory.get("peak_bytes"),
-    }
-
-
-def bound_table(run: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: str, step: int) -> Any:
-    """These columns of the rows as a `wandb.Table`, to be logged as `key` at this step."""
-    import wandb
-
-    table = wandb.Table(columns=list(columns), data=[[row[name] for name in columns] for row in rows])
-    table.bind_to_run(run, key, step)  # else W&B makes an artifact of it, and waits for its server without an end
-    return table
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 
 from lorascope.records.record import RunRecord
 from lorascope.records.redact import redact
-from lorascope.records.trackers.wandb import Wandb, bound_table
-from lorascope.records.trackers.wandb_account import REACHED, remember
+from lorascope.records.trackers.wandb import Wandb
+from lorascope.records.trackers.wandb_account import REACHED, bound_table, remember
 
 JOB_TYPE = "study"
 
@@ -27,6 +27,11 @@ class WandbStudy(Wandb):
     ) -> None:
         self.study = redact(dict(study))
         super().__init__(record, folder, {}, replay, seconds)
+
+    def _held(self, run: Any) -> int:
+        """Whatever the server holds, the study is told again after it."""
+        self.reached = max(self.reached, int(run.starting_step) - 1)
+        return self.reached
 
     def _begin(self, record: RunRecord) -> None:
         """Nothing: a study has no modules."""
