@@ -80,8 +80,6 @@ def send(folder: Path, seconds: float = SECONDS, replay: Replay = replay_run) ->
     try:
         with claim(folder), tempfile.TemporaryDirectory(prefix="lorascope-") as place:
             tracker = replay(folder, Path(place), seconds)
-    except OSError as error:
-        return Outcome(folder, "failed", redact(str(error)))
     except LorascopeError as error:
         return Outcome(folder, "failed", error.what)
     except Exception as error:
