@@ -22,7 +22,7 @@ from lorascope.models.loading import base_folder, quantized_modules
 from lorascope.planning.run_plan import RunPlan, plan_run, prediction, resolve_config, with_target
 from lorascope.records import memory
 from lorascope.records.environment import environment, exactness
-from lorascope.records.fingerprint import fingerprint
+from lorascope.records.identity import fingerprint
 from lorascope.records.metrics import BEST_LOSS, EVAL_LOSS, TRAIN_LOSS
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run

@@ -14,7 +14,7 @@ import pytest
 from lorascope.commands import _checks, _imports, doctor
 from lorascope.commands._checks import Check, package, safely
 from lorascope.config import ModelConfig, RunConfig
-from lorascope.records.trackers import wandb as wandb_tracker
+from lorascope.records.trackers import wandb_account
 
 SECRET = "s3cret-s3cret-s3cret"
 
@@ -199,9 +199,9 @@ def test_the_hub_is_asked_one_question_and_its_silence_is_a_note(monkeypatch, an
 
 
 def test_wandb_says_its_mode_and_why(monkeypatch):
-    monkeypatch.setattr(wandb_tracker, "wandb_mode", lambda wanted: ("online", "a key is configured"))
+    monkeypatch.setattr(wandb_account, "wandb_mode", lambda wanted: ("online", "a key is configured"))
     assert _checks.wandb("auto") == Check("W&B", "ok", "online (a key is configured)")
-    monkeypatch.setattr(wandb_tracker, "wandb_mode", lambda wanted: ("offline", "no key is configured"))
+    monkeypatch.setattr(wandb_account, "wandb_mode", lambda wanted: ("offline", "no key is configured"))
     check = _checks.wandb("auto")
     assert (check.state, check.found) == ("note", "offline (no key is configured)")
 

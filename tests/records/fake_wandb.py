@@ -63,6 +63,7 @@ class FakeWandb:
     def upsert(self, words: dict[str, Any]) -> dict[str, Any]:
         run = self.run(words["name"])
         run["config"] |= json.loads(words.get("config") or "{}")
+        run["exit_code"] = None
         run |= {key: words[key] for key in ("displayName", "groupName", "tags") if words.get(key)}
         project = {"id": "1", "name": words["project"], "entity": {"id": "1", "name": words.get("entity") or "me"}}
         names = {"id": words["name"], "name": words["name"], "displayName": run.get("displayName"), "project": project}
@@ -78,6 +79,11 @@ class FakeWandb:
             "wandbConfig": json.dumps({"t": 1}),
         }  # fmt: skip
         return {"model": {"id": "1", "name": "p", "entity": {"id": "1", "name": "me"}, "bucket": bucket}}
+
+    def state_of(self, words: dict[str, Any]) -> dict[str, Any]:
+        code = self.runs[words["name"]]["exit_code"]
+        state = "running" if code is None else "failed" if code else "finished"
+        return {"project": {"run": {"id": words["name"], "name": words["name"], "state": state, "projectId": "1"}}}
 
     def create_files(self, words: dict[str, Any]) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.port}/upload/{words['run']}"
@@ -100,6 +106,7 @@ OPERATIONS = {
     "UpsertBucket": FakeWandb.upsert,
     "RunResumeStatus": FakeWandb.resume,
     "CreateRunFiles": FakeWandb.create_files,
+    "Run": FakeWandb.state_of,
 }
 
 

@@ -9,7 +9,7 @@ from lorascope.config import RunConfig
 from lorascope.errors import RunError
 from lorascope.models.device import resolve
 from lorascope.records.record import RunRecord, Status, read_record, write_record
-from lorascope.records.store import find_done, load_runs, open_run, run_folder
+from lorascope.records.store import find_done, is_at_work, load_runs, open_run, run_folder
 
 
 @pytest.fixture
@@ -98,8 +98,10 @@ def test_two_processes_never_share_a_run(config):
     other.start()
     try:
         assert held.wait(60)
-        with pytest.raises(RunError, match="another process is at work"), open_run(config):
+        assert is_at_work(run_folder(config))
+        with pytest.raises(RunError, match="another process is at work") as refused, open_run(config):
             pass
+        assert refused.value.remedy == f"Wait for it, or stop process {other.pid}."
     finally:
         done.set()
         other.join(20)
@@ -114,6 +116,7 @@ def test_a_killed_process_leaves_no_lock(config):
     assert held.wait(60)
     other.kill()
     other.join()
+    assert not is_at_work(run_folder(config))
     assert read_record(run_folder(config)).status is Status.running
     assert find_done(config) is None
     finish(config)
@@ -156,7 +159,7 @@ def test_a_record_with_a_part_of_another_kind_is_damaged(config, part):
     path.write_text(json.dumps(json.loads(path.read_text()) | {part: []}))
     records, damaged = load_runs(config.runs_dir)
     assert records == []
-    assert f"'{part}' is not a table" in str(damaged[0])
+    assert f"{part} must be an object (got [])" in str(damaged[0])
 
 
 def test_a_record_of_a_later_version_is_told(config):
@@ -164,6 +167,16 @@ def test_a_record_of_a_later_version_is_told(config):
     path = run_folder(config) / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
     assert "schema version 99" in str(load_runs(config.runs_dir)[1][0])
+
+
+def test_a_record_that_is_read_and_written_keeps_its_bytes(config):
+    finish(config)
+    path = run_folder(config) / "run.json"
+    odd = {"metrics": {"eval_loss": {"value": float("nan"), "base": 2, "better": None}}, "timing": {"steps": 3}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | odd, indent=1) + "\n")
+    before = path.read_bytes()
+    write_record(read_record(path.parent), path.parent)
+    assert path.read_bytes() == before
 
 
 def test_fields_that_a_later_lorascope_added_are_read_over(config):

@@ -1,13 +1,13 @@
 """lorascope sync: what is sent, what is not and why, and that nothing is sent twice or forgotten."""
 
 import fcntl
+import json
 import shutil
 import time
 
 import pytest
 
 from lorascope.cli import main
-from lorascope.records.trackers.wandb_files import sessions
 from records.wandb_sessions import begin, finish, left_processes, log, logged_in
 
 
@@ -51,8 +51,7 @@ def sync(capsys):
 
 
 def test_it_sends_once_and_says_what_it_would_send(runs, server, sync):
-    session = sessions(runs / "a-run")[0].file.parent.name
-    assert sync(runs, "--dry-run") == (0, [f"to send          a-run  3 rows in {session}"])
+    assert sync(runs, "--dry-run") == (0, ["to send          a-run  3 rows"])
     assert server.requests == []
     code, lines = sync(runs)
     (name,) = server.runs
@@ -70,7 +69,7 @@ def test_what_the_environment_says_of_a_training_does_not_keep_it_from_being_sen
     monkeypatch.chdir(runs)
     assert sync(".")[0] == 0
     (name,) = server.runs
-    assert name in sessions(runs / "a-run")[0].file.name
+    assert name == json.loads((runs / "a-run" / "wandb.json").read_text())["id"]
     assert [path.name for path in runs.iterdir()] == ["a-run"]
 
 
@@ -86,14 +85,14 @@ def test_without_a_key_it_says_where_one_comes_from(runs, server, sync, monkeypa
     assert sync(runs, "--dry-run")[0] == 0
 
 
-@pytest.mark.parametrize("spare", ["", "UpsertBucket"])
+@pytest.mark.parametrize("spare", ["", "UpsertBucket|RunResumeStatus"])
 def test_a_refusal_is_told_and_what_was_refused_is_still_to_be_sent(spare, runs, server, sync):
     server.spare = spare
     server.turn("401")
     code, (line,) = sync(runs)
     assert code == 1
     assert line.startswith("failed           a-run  ")
-    assert ("Fatal error while uploading data" if spare else "said the fake: 401") in line
+    assert ("W&B did not take all of it" if spare else "said the fake: 401") in line
     assert sync(runs, "--dry-run")[1][0].startswith("to send")
 
 
@@ -123,28 +122,52 @@ def test_a_run_that_is_at_work_is_left_alone(runs, server, sync):
     assert server.runs == {}
 
 
-def test_a_file_that_ends_within_a_record_is_sent_up_to_there_and_an_empty_one_is_nothing(runs, server, sync):
-    (session,) = sessions(runs / "a-run")
+def test_a_history_that_ends_within_a_row_is_sent_up_to_there_and_an_empty_one_is_nothing(runs, server, sync):
     shutil.copytree(runs / "a-run", runs / "b-run")
-    (empty,) = sessions(runs / "b-run")
-    raw = session.file.read_bytes()
-    session.file.write_bytes(raw[:-9])
-    empty.file.write_bytes(raw[:7])
+    history = runs / "a-run" / "history.jsonl"
+    history.write_bytes(history.read_bytes()[:-9])
+    (runs / "b-run" / "history.jsonl").write_bytes(b"")
     code, lines = sync(runs)
     assert code == 0
     assert [line[:15] for line in lines] == ["sent           ", "nothing to send"]
     (name,) = server.runs
-    assert list(server.steps(name)) == [0, 1, 2]
+    assert list(server.steps(name)) == [0, 1]
     assert sync(runs)[1][0].startswith("nothing to send")
 
 
-def test_a_session_before_one_that_is_sent_takes_that_with_it(runs, server, sync):
-    """Alone it would put the run back to its own summary and end."""
-    (first,) = sessions(runs / "a-run")
-    later = first.file.parent.with_name("offline-run-29990101_000000-" + first.file.stem.removeprefix("run-"))
-    shutil.copytree(first.file.parent, later)
-    sessions(runs / "a-run")[1].mark(sent=True)
-    assert f"6 rows in {first.file.parent.name}, {later.name}" in sync(runs, "--dry-run")[1][0]
+def test_it_sends_the_config_the_summary_the_table_and_the_end(runs, server, sync):
+    assert sync(runs)[0] == 0
+    (run,) = server.runs.values()
+    assert run["displayName"] == "a-run"
+    assert run["config"]["target"]["value"]["name"] == "q_v"
+    assert {"eval_loss": 0.5, "base_eval_loss": 1.5, "status": "done"}.items() <= run["summary"].items()
+    assert any("modules" in file for file in run["files"])
+    assert run["exit_code"] == 0
+
+
+def test_it_leaves_in_the_folder_but_a_mark_of_what_was_sent(runs, server, sync):
+    before = {path for path in runs.rglob("*") if path.name != ".lock"}
+    assert sync(runs)[0] == 0
+    assert {path for path in runs.rglob("*") if path.name != ".lock"} == before
+    assert json.loads((runs / "a-run" / "wandb.json").read_text())["sent"] == 3
+
+
+def test_a_run_whose_record_is_damaged_is_told_and_the_others_are_sent(runs, server, sync):
+    shutil.copytree(runs / "a-run", runs / "b-run")
+    (runs / "a-run" / "run.json").write_text("{")
+    code, lines = sync(runs)
+    assert code == 1
+    assert lines[0].startswith("failed           a-run  is damaged")
+    assert lines[1].startswith("sent             b-run")
+
+
+def test_a_run_that_wanted_no_wandb_is_not_sent(server, sync, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    trackers = begin(tmp_path / "a-run")
+    log(trackers, 0, 1)
+    finish(trackers)
+    monkeypatch.delenv("WANDB_MODE")
+    assert sync(tmp_path) == (0, [f"No W&B run is kept below {tmp_path}."])
 
 
 def test_places_without_runs(tmp_path, sync):

@@ -9,8 +9,8 @@ import pytest
 from lorascope.records.record import Status
 from lorascope.records.store import open_run
 from lorascope.records.trackers import wandb as tracker
-from lorascope.records.trackers.wandb import run_identity, wandb_mode
-from lorascope.records.trackers.wandb_files import read_wandb
+from lorascope.records.trackers.wandb_account import run_identity, wandb_mode
+from records.wandb_files import read_wandb
 from records.wandb_sessions import KEY, logged_in
 
 

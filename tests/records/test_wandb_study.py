@@ -8,10 +8,12 @@ import json
 import pytest
 from rich.console import Console
 
+from lorascope.cli import main
 from lorascope.records.record import read_record, write_record
-from lorascope.records.trackers.wandb_files import sessions
 from lorascope.studies.study_report import write_report
 from records.test_wandb import read_offline_run
+from records.wandb_files import sessions, steps
+from records.wandb_sessions import logged_in
 from studies.made_studies import ordinary
 
 
@@ -60,8 +62,24 @@ def test_a_study_that_is_reported_again_stays_the_same_wandb_run(study):
     told(study)
     told(study)
     first, second = sessions(study)
-    assert first.file.name == second.file.name
-    assert not set(first.steps()) & set(second.steps())  # else W&B would take the second for the first
+    assert first.name == second.name
+    assert not set(steps(first)) & set(steps(second))  # else W&B would take the second for the first
+
+
+def test_sync_sends_a_study_that_was_offline_once(study, monkeypatch, capsys):
+    with logged_in(monkeypatch) as server:
+        monkeypatch.setenv("WANDB_MODE", "offline")
+        told(study)
+        main(["sync", str(study), "--dry-run"])
+        main(["sync", str(study)])
+        main(["sync", str(study)])
+        lines = [line.split()[0:2] for line in capsys.readouterr().out.splitlines()]
+        assert lines == [["to", "send"], ["sent", study.name], ["nothing", "to"]]
+    (run,) = server.runs.values()
+    assert run["displayName"] == "placement"
+    assert {"results", "report"} <= set(run["lines"][-1])
+    assert any("report" in file for file in run["files"])
+    assert run["exit_code"] == 0
 
 
 def test_a_wandb_that_fails_never_fails_the_report(study, monkeypatch, capsys):

@@ -60,7 +60,8 @@ def a_record(status: str = "running") -> Any:
     from lorascope.config import as_dict
     from lorascope.records.record import RunRecord, Status
 
-    plan = {"modules": [dict.fromkeys(("name", "layer", "role", "rank", "alpha", "scale", "parameters"), 1)]}
+    numbers = dict.fromkeys(("layer", "rank", "alpha", "scale", "parameters"), 1)
+    plan = {"modules": [{"name": "layers.1.q", "role": "q", **numbers}]}
     metrics = {"eval_loss": {"value": 0.5, "base": 1.5}} if status == "done" else {}
     return RunRecord(
         run_id="1", run_hash="1", name="a-run", status=Status(status), config=as_dict(config()), started="", plan=plan,
@@ -70,9 +71,11 @@ def a_record(status: str = "running") -> Any:
 
 def begin(folder: Path, warned: list[str] | None = None) -> Any:
     """The trackers of a session in the run's folder; one that could not start fails the test, unless it is listened."""
+    from lorascope.records.record import write_record
     from lorascope.records.trackers import open_trackers
 
     folder.mkdir(parents=True, exist_ok=True)
+    write_record(a_record(), folder)
     told: list[str] = [] if warned is None else warned
     trackers = open_trackers(config().logger, a_record(), folder, {"eval_loss": "lower"}, told.append)
     assert len(trackers.trackers) == 2 or warned is not None, told
@@ -96,6 +99,9 @@ def finish(trackers: Any) -> str:
     """Ends the session and its process well; the line that the user reads."""
     import wandb
 
+    from lorascope.records.record import write_record
+
+    write_record(a_record("done"), trackers.trackers[0].path.parent)
     trackers.finish(a_record("done"))
     told = "\n".join(trackers.notes)
     wandb.teardown()  # as at the end of a process: by then all is written

@@ -23,7 +23,7 @@ from lorascope.studies.findings import find, result_rows
 from lorascope.studies.front import front
 from lorascope.studies.quantity import Quantity, quantity
 from lorascope.studies.standings import Line
-from lorascope.studies.study import FINAL
+from lorascope.studies.study import FINAL, read_study, write_study
 from lorascope.studies.study_report import write_report
 from studies.made_studies import METRIC, around, keep, make, ordinary
 
@@ -281,8 +281,6 @@ def test_an_arms_own_rank_and_size_stand_in_for_runs_that_have_no_plan(tmp_path)
     made = make(tmp_path, {"airports": {"q_v": around(0.1), "ffn": around(0.2)}})
     for arm in made.arms:
         arm.ranks, arm.parameters = "16", 77
-    from lorascope.studies.study import write_study
-
     write_study(made, tmp_path)
     for run in made.runs:
         one = read_record(tmp_path / run.name)
@@ -301,6 +299,27 @@ def test_a_study_that_names_what_it_does_not_have_is_one_message(study, field, c
     with pytest.raises(SystemExit):
         main(["report", str(study)])
     assert "is damaged: it has no" in capsys.readouterr().err
+
+
+def test_a_study_that_is_read_and_written_keeps_its_bytes(study):
+    path = study / "study.json"
+    before = path.read_bytes()
+    write_study(read_study(study), study)
+    assert path.read_bytes() == before
+
+
+def test_a_study_that_lacks_a_field_is_shown_or_one_message(study):
+    path = study / "study.json"
+    whole = json.loads(path.read_text())
+    refused = []
+    for field in whole:
+        path.write_text(json.dumps({key: value for key, value in whole.items() if key != field}))
+        try:
+            find(study)
+        except RunError as error:
+            refused.append(error.place)
+    assert len(refused) > 5
+    assert set(refused) == {str(path)}
 
 
 def places(value, path=()):

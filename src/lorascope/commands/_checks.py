@@ -183,7 +183,7 @@ def embedded(name: str, model: ModelConfig) -> Check:
 
 def wandb(wanted: str) -> Check:
     """Whether W&B would be told online; nothing is sent, no key is shown."""
-    from lorascope.records.trackers.wandb import wandb_mode
+    from lorascope.records.trackers.wandb_account import wandb_mode
 
     mode, why = wandb_mode(wanted)
     if mode == "online":

@@ -1,4 +1,4 @@
-"""lorascope sync: send to W&B what runs kept because they were offline, or because the server was gone."""
+"""lorascope sync: send to W&B what it lacks of runs that were offline, or whose server was gone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text = "folders of runs, or folders above them (default: runs)"
     parser.add_argument("folders", metavar="DIR", nargs="*", default=["runs"], help=text)
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300, help="for one session (default: 300)")
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        default=300,
+        help="for each run (default: 300)",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -30,8 +36,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         ConfigError: when something is to be sent and no key is configured.
     """
-    from lorascope.records.trackers.sync import look, runs_below, send
+    from lorascope.records.trackers.sync import look, replay_run, runs_below, send
     from lorascope.records.trackers.wandb_account import has_key
+    from lorascope.studies.study import FILE
+    from lorascope.studies.study_report import replay_study
 
     folders = runs_below(options.folders)
     if not folders:
@@ -48,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         if failures[1:] and len(set(failures)) == 1:
             print("The rest is not tried: two runs failed alike.")
             break
-        outcome = send(folder, options.timeout)
+        outcome = send(folder, options.timeout, replay_study if (folder / FILE).exists() else replay_run)
         _tell(outcome)
         failures += [outcome.detail] if outcome.state == "failed" else []
     if failures:

@@ -26,7 +26,7 @@ from lorascope.conduct.progress import StudyProgress
 from lorascope.config import RunConfig
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
-from lorascope.records.moments import now
+from lorascope.records.record import now
 from lorascope.studies.study import FINAL, PILOT, Study, read_study, write_study
 from lorascope.terminal import console, warn
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from lorascope.conduct.planned import PlannedRun, State
-from lorascope.records.moments import moment
+from lorascope.records.record import moment
 from lorascope.studies.study import FINAL, PILOT
 from lorascope.terminal import listening
 from lorascope.wording import duration

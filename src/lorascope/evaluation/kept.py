@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.atomic import replacing
 from lorascope.evaluation.answers import Answer
 from lorascope.evaluation.tasks import Evaluated, Score, Suite
 
@@ -22,15 +22,14 @@ META = b"lorascope"
 
 
 def write(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
-    """Items of every stage and set, each metric's score of an item in a column of its own; aside first, then renamed.
+    """Items of every stage and set, each metric's score of an item in a column of its own.
 
     Columns: stage (base or adapter), set, item (its number in the set), the fields of `Answer`, one for each metric.
     """
     import pyarrow.parquet
 
-    aside = file.with_name(f".{file.name}")
-    pyarrow.parquet.write_table(_table(stages, suite), aside)
-    os.replace(aside, file)
+    with replacing(file) as aside:
+        pyarrow.parquet.write_table(_table(stages, suite), aside)
 
 
 def _table(stages: Mapping[str, Evaluated], suite: Suite) -> pyarrow.Table:

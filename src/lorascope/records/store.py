@@ -6,9 +6,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -16,12 +16,12 @@ from lorascope.config import Resume, RunConfig, as_dict
 from lorascope.errors import LorascopeError, RunError, out_of_memory
 from lorascope.interrupts import held
 from lorascope.records.identity import run_hash, run_id, run_name
-from lorascope.records.moments import now
-from lorascope.records.record import FILE, RunRecord, Status, read_record, write_record
+from lorascope.records.record import FILE, RunRecord, Status, now, read_record, write_record
 from lorascope.records.redact import redact
 
 ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
 WANDB, WANDB_RUN, TENSORBOARD = "wandb", "wandb.json", "tensorboard"  # wandb.json: which W&B run this is
+LOCK, MOMENT = ".lock", 0.2  # seconds that a claim waits for a process that only looks whether the folder is held
 # what a run writes beside its record
 PREDICTIONS = ("predictions.parquet", "predictions-base.parquet")
 CONTENTS = (*PREDICTIONS, ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD)
@@ -69,8 +69,7 @@ def open_run(
         RunError: when the folder cannot be written, or another process is at work in it.
     """
     folder = run_folder(config)
-    with _lock_file(config, folder) as lock:
-        _claim(lock.fileno(), folder)
+    with _claimed(config, folder):
         resumes = config.resume is Resume.auto and not config.overwrite
         goes_on = resumes and can_go_on(folder / CHECKPOINTS)
         record = _begin(config, _sessions(folder) if goes_on else [])
@@ -99,15 +98,20 @@ def open_run(
                 write_record(record, folder)
 
 
-def _lock_file(config: RunConfig, folder: Path) -> IO[str]:
-    """The file in the run's folder that is locked while a process is at work there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunError(
-            f"runs_dir={config.runs_dir}", f"cannot be written: {error.strerror}.", "Name a folder that can: runs_dir=…"
-        ) from error
+@contextmanager
+def _claimed(config: RunConfig, folder: Path) -> Iterator[None]:
+    """The run's folder, made where it is not there, and claimed."""
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(claim(folder))
+        except OSError as error:
+            raise RunError(
+                f"runs_dir={config.runs_dir}",
+                f"cannot be written: {error.strerror}.",
+                "Name a folder that can: runs_dir=…",
+            ) from error
+        yield
 
 
 def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
@@ -171,31 +175,50 @@ def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]
     return records, list(damaged)
 
 
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which exists; the system lets go of it, however the process ends.
+
+    Raises:
+        RunError: when another process holds it.
+        OSError: when it cannot be locked.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, fallback_to_soft=False, on_acquired=_sign)
+    try:
+        lock.acquire(timeout=MOMENT)
+    except Timeout:
+        what = "another process is at work on this very run."
+        raise RunError(str(folder), what, f"Wait for it, or stop {_holder(folder)}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def is_at_work(folder: Path) -> bool:
     """Whether a process holds this run's folder now."""
-    try:
-        import fcntl
+    from filelock import FileLock, Timeout
 
-        with (folder / ".lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):  # Windows has no flock; or nobody ever was
+    if not os.path.isfile(folder / LOCK):
         return False
-    return False
+    try:
+        with FileLock(folder / LOCK, fallback_to_soft=False, blocking=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that cannot be written
+        return False
 
 
-def _claim(lock: int, folder: Path) -> None:
-    """Hold the folder while this process lives; the system lets go of it, however the process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise RunError(
-            str(folder),
-            "another process is at work on this very run.",
-            f"Wait for it, or stop it (this is {os.getpid()}).",
-        ) from None
+def _sign(lock: int) -> None:
+    """The holder's process id is what the file of the lock holds."""
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+
+
+def _holder(folder: Path) -> str:
+    with suppress(OSError, ValueError):  # Windows lets nobody read what is locked
+        return f"process {int((folder / LOCK).read_text(encoding='ascii'))}"
+    return "it"

@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lorascope.records.moments import moment
-from lorascope.records.record import RunRecord, Status
+from lorascope.records.record import RunRecord, Status, moment
 from lorascope.studies.study import FINAL, PILOT, Study
 
 

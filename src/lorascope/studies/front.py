@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorascope.atomic import replacing
 from lorascope.errors import RunError
 from lorascope.studies.plots import tick
 from lorascope.studies.standings import Comparison, Line
@@ -49,12 +49,10 @@ def plot_fronts(found: Sequence[Comparison], tasks: Sequence[Task], file: Path) 
     FigureCanvasAgg(figure)
     for index, (task, lines) in enumerate(drawn):
         _draw(figure.add_subplot(down, across, index + 1), task, lines)
-    aside = file.with_name(f".{os.getpid()}.{file.name}")
     try:
-        with warnings.catch_warnings():
+        with replacing(file) as aside, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(aside, dpi=150, format="png", metadata={"Software": None})
-        aside.replace(file)
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place: --plot FILE") from error
     return file

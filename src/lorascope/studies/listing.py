@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from lorascope.records.metrics import EVAL_LOSS
-from lorascope.records.moments import moment
-from lorascope.records.record import RunRecord
+from lorascope.records.record import RunRecord, moment
 from lorascope.studies.report import count
 from lorascope.studies.rows import LOSS, SEED, Column, Row, rows_of, table_of
 from lorascope.wording import duration

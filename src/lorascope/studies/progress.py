@@ -12,9 +12,8 @@ from typing import Any
 
 from lorascope.errors import RunError
 from lorascope.records.metrics import EVAL_LOSS
-from lorascope.records.moments import moment
 from lorascope.records.record import FILE as RECORD
-from lorascope.records.record import RunRecord, Status, read_record
+from lorascope.records.record import RunRecord, Status, moment, read_record
 from lorascope.records.store import HISTORY
 from lorascope.records.trackers.history import read_history
 from lorascope.studies.cost import seconds

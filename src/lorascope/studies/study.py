@@ -9,36 +9,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from lorascope.atomic import write_text
 from lorascope.errors import RunError
 from lorascope.records.record import FILE as RECORD
 from lorascope.records.record import RunRecord, Status, read_record
-from lorascope.records.whole import read_object, told_as_damaged, write_whole
 
 FILE = "study.json"
 SCHEMA_VERSION = 1
 FINAL, PILOT = "final", "pilot"
-KINDS = {
-    **dict.fromkeys(("name", "title", "command", "started", "reference"), "text"),
-    **dict.fromkeys(("seeds", "views", "arms", "tasks", "runs", "notes"), "a list"),
-    **dict.fromkeys(("arms.*", "tasks.*", "runs.*", "rates", "rates.*"), "a table"),
-    **dict.fromkeys(("views.*", "notes.*", "arms.*.name", "arms.*.words", "arms.*.ranks"), "text"),
-    **dict.fromkeys(("tasks.*.name", "tasks.*.words", "tasks.*.metric", "tasks.*.better", "tasks.*.unit"), "text"),
-    **dict.fromkeys(("runs.*.name", "runs.*.stage", "runs.*.task", "runs.*.arm"), "text"),
-    **dict.fromkeys(("seeds.*", "runs.*.seed", "runs.*.rung", "arms.*.parameters"), "a whole number"),
-    **dict.fromkeys(("tasks.*.margin", "runs.*.rate", "runs.*.steps", "rates.*.*"), "a figure"),
-    "level": "a share",
-    "arms.*.views": "a list",
-    "arms.*.views.*": "text",
-    "finished": "text or null",
-}
+FINITE = {"allow_inf_nan": False}  # how pydantic reads numbers
 
 
 @dataclass(kw_only=True)
 class Arm:
     """A strategy under comparison."""
 
+    __pydantic_config__ = FINITE
     name: str
     words: str  # the overrides that make it
     views: list[str]  # in which comparisons it stands: matched budget, same rank; often both
@@ -50,6 +37,7 @@ class Arm:
 class Task:
     """What the arms are compared on."""
 
+    __pydantic_config__ = FINITE
     name: str
     words: str
     metric: str  # decides the verdict
@@ -62,6 +50,7 @@ class Task:
 class StudyRun:
     """One run of the study; what became of it is in its record."""
 
+    __pydantic_config__ = FINITE
     name: str  # of its folder, beside the study's file
     stage: str  # pilot | final
     task: str
@@ -76,6 +65,7 @@ class StudyRun:
 class Study:
     """Everything that is planned, and the rates that the pilot chose. Later versions only add fields."""
 
+    __pydantic_config__ = FINITE
     name: str
     title: str
     command: str
@@ -92,6 +82,10 @@ class Study:
     finished: str | None = None
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must be between 0 and 1 (got {self.level})")
+
 
 Values = dict[str, dict[int, float]]  # arm -> seed -> a metric's value
 
@@ -104,7 +98,7 @@ def write_study(study: Study, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, json.dumps(dataclasses.asdict(study), indent=1) + "\n")
+        write_text(folder / FILE, json.dumps(dataclasses.asdict(study), indent=1) + "\n")
     except OSError as error:
         raise RunError(str(folder), f"the study cannot be written: {error.strerror}.", "Free or unlock it.") from error
 
@@ -115,18 +109,11 @@ def read_study(folder: Path) -> Study:
     Raises:
         RunError: when it is missing, damaged, or of a later version of lorascope.
     """
+    from lorascope.records import schema  # pydantic takes a while to import
+
     path, again = folder / FILE, "Run the study's command again"
-    with told_as_damaged(path, f"{again}.", f"{again}: it is written anew."):
-        raw = read_object(path, SCHEMA_VERSION, KINDS)
-        parts = {"arms": Arm, "tasks": Task, "runs": StudyRun}
-        fields = _known(Study, raw)
-        fields |= {key: [kind(**_known(kind, one)) for one in fields[key]] for key, kind in parts.items()}
-        return Study(**fields)
-
-
-def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in dataclasses.fields(kind)}
-    return {key: value for key, value in raw.items() if key in names}
+    with schema.damage_reported(path, f"{again}.", f"{again}: it is written anew."):
+        return schema.check(Study, schema.read_object(path, SCHEMA_VERSION))
 
 
 def records_of(study: Study, folder: Path) -> dict[str, RunRecord]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from lorascope.atomic import write_text as replace_text
 from lorascope.errors import RunError
-from lorascope.records.whole import write_whole
+from lorascope.records.redact import redact
 from lorascope.studies.findings import Findings, as_dict, find, result_rows, run_rows
 from lorascope.studies.front import plot_fronts
 from lorascope.studies.page.page import page_of
@@ -18,6 +20,9 @@ from lorascope.studies.rows import Row, csv_text
 from lorascope.studies.settings import plain, setting
 from lorascope.studies.study_view import show_study
 from lorascope.terminal import warn
+
+if TYPE_CHECKING:
+    from lorascope.records.trackers.wandb_study import WandbStudy
 
 RESULTS, RUNS, JSON, PLOT, PAGE = "results.csv", "runs.csv", "report.json", "pareto.png", "report.html"
 
@@ -58,22 +63,44 @@ def write_report(
         written.append(drawn)
     out.print()
     out.print(Text(_places(written, folder)), soft_wrap=True)
-    if tell and (note := _tell(found, whole)):
-        out.print(Text(note), soft_wrap=True)
+    if tell:
+        try:
+            if tracker := _tell(found, whole):
+                out.print(Text(tracker.note), soft_wrap=True)
+        except Exception as error:
+            warn(f"W&B was not told of the study ({redact(str(error))}); the report is in {folder}.")
     return found
 
 
-def _tell(found: Findings, page: str) -> str:
-    """Tell W&B, if a run's logger did; a line that says where it can be seen."""
-    from lorascope.records.trackers.wandb_study import tell_study
+def _tell(found: Findings, page: str, replay: Path | None = None, seconds: float | None = None) -> WandbStudy | None:
+    """Tell W&B, if a run's logger did; the arguments after the page are those of `Wandb`."""
+    from lorascope.records.trackers.wandb_study import WandbStudy
 
     record = next((one for one in found.records.values() if setting(one, "logger.wandb.enabled")), None)
     rows = plain(result_rows(found))
     if record is None or not rows:
-        return ""
-    study = plain(as_dict(found)["study"])
+        return None
+    tracker = WandbStudy(record, found.folder, plain(as_dict(found)["study"]), replay, seconds)
     verdicts = {f"{row['view']}/{row['task']}/{row['arm']}": row["verdict"] for row in rows}
-    return tell_study(record, found.folder, study, rows, page, {"verdict": verdicts}, warn)
+    tracker.show(rows, page, {"verdict": verdicts})
+    return tracker
+
+
+def replay_study(folder: Path, place: Path, seconds: float) -> WandbStudy:
+    """Tell W&B of a study once more, as `records.trackers.sync.send` wants it.
+
+    Args:
+        folder: the study's.
+        place: where W&B keeps its own files.
+        seconds: how long W&B may take for its start, and for its end.
+
+    Raises:
+        RunError: when there is nothing to tell.
+    """
+    found = find(folder)
+    if tracker := _tell(found, page_of(found), place, seconds):
+        return tracker
+    raise RunError(str(folder), "no run of the study has told W&B.", "Run the study with logger=wandb.")
 
 
 def write_rows(rows: Sequence[Row], file: Path) -> Path:
@@ -92,7 +119,7 @@ def write_text(file: Path, text: str) -> Path:
         RunError: when it cannot be written.
     """
     try:
-        write_whole(file, text)
+        replace_text(file, text)
     except OSError as error:
         raise RunError(str(file), f"cannot be written: {error.strerror}.", "Choose a place that can be.") from error
     return file

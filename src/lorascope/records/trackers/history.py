@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lorascope.atomic import write_text
 from lorascope.records.record import RunRecord
 from lorascope.records.store import HISTORY
-from lorascope.records.whole import write_whole
 
 
 class History:
@@ -32,7 +32,7 @@ class History:
     def rewind(self, step: int) -> None:
         """Drop the lines after the step, and one that was cut; the file is the old or the new one, never half of it."""
         rows = read_history(self.path.parent)
-        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
         self.kept = step
 
     def finish(self, record: RunRecord) -> None:

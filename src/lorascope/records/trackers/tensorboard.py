@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from lorascope.records.record import RunRecord, Status
+from lorascope.records.record import MODULE_COLUMNS, RunRecord, Status
 from lorascope.records.store import TENSORBOARD
 
-COLUMNS = ("name", "layer", "role", "rank", "alpha", "scale", "parameters")
 PARTS = ("model", "dataset", "target", "quantization", "train", "seed", "device")  # of the config, for HPARAMS
 
 
@@ -76,5 +75,9 @@ def _flat(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str
 
 def _table(modules: list[dict[str, Any]]) -> str:
     """The targeted modules as a table of Markdown, a row each."""
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *([module[name] for name in COLUMNS] for module in modules)]
+    rows = [
+        MODULE_COLUMNS,
+        ["---"] * len(MODULE_COLUMNS),
+        *([module[name] for name in MODULE_COLUMNS] for module in modules),
+    ]
     return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)

@@ -23,12 +23,11 @@ class Trackio:
 
             logger = record.config["logger"]
             self.project = logger["trackio"]["project"]
-            plan = {key: value for key, value in record.plan.items() if key != "modules"}
             self.run: Any = trackio.init(
                 project=self.project,
                 name=record.name,
                 group=logger["group"],
-                config=record.config | {"run_id": record.run_id, "plan": plan, "better": dict(metrics)},
+                config=record.config | {"run_id": record.run_id, "plan": record.plan_totals(), "better": dict(metrics)},
                 embed=False,
                 auto_log_gpu=False,
                 auto_log_cpu=False,
