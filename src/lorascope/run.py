@@ -27,7 +27,7 @@ from lorascope.evaluation.tasks import Evaluated
 from lorascope.inputs import Inputs
 from lorascope.interrupts import stop_if_asked
 from lorascope.judging import judge_base, keep_answers, measure_of, values
-from lorascope.libraries import import_peft, importing
+from lorascope.libraries import importing
 from lorascope.models.device import resolve
 from lorascope.models.loading import base_folder, quantized_modules
 from lorascope.models.quiet import hush
@@ -95,7 +95,6 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
         checkpoint = newest(folder / CHECKPOINTS, lambda told: None, check_resumable)
         record.environment = environment()
         with importing():
-            import_peft()
             trainer_class()
         out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {_storage(config)}   {folder}")
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import commit_of
 from lorascope.config import ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.errors import ModelError
 from lorascope.models.architecture import is_local
@@ -58,7 +59,7 @@ def load_base(config: RunConfig) -> Base:
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
-    commit = getattr(model.config, "_commit_hash", None)
+    commit = commit_of(model)
     return Base(model, tokenizer, revision or commit or "local")
 
 

@@ -77,5 +77,5 @@ def _alone(trainer: Any, row: list[int]) -> torch.Tensor:
 
 
 def _losses(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
-    inputs = trainer._prepare_inputs(batch)
+    inputs = {name: tensor.to(trainer.args.device) for name, tensor in batch.items()}
     return token_losses(trainer.model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import head_hidden, no_gradient_of_inputs
 from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
@@ -86,8 +87,8 @@ def train_adapter(
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
     adapted_head = has_adapted_head(model)
-    spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
-    with _refusals(config.train), _head_hidden(model) if adapted_head else nullcontext(), spared():
+    spared = nullcontext if is_reentrant(config.train) else partial(no_gradient_of_inputs, model)
+    with _refusals(config.train), head_hidden(model) if adapted_head else nullcontext(), spared():
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -232,40 +233,6 @@ def has_adapted_head(model: PeftModel) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return isinstance(model.get_output_embeddings(), BaseTunerLayer)
-
-
-@contextmanager
-def _head_hidden(model: PeftModel) -> Iterator[None]:
-    """Keep TRL from seeing an adapter on the head: it refuses one, since its own loss would never train it.
-
-    The loss here goes through the head's forward, which does (trl#4612).
-    """
-    head = model.get_output_embeddings()
-    model.get_output_embeddings = lambda: head.get_base_layer()
-    try:
-        yield
-    finally:
-        del model.get_output_embeddings
-
-
-@contextmanager
-def _no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
-    """Keep TRL and transformers from making the embeddings' output require a gradient.
-
-    Both do where there is checkpointing, and everything below the first adapted layer is then computed again and gets
-    a backward pass for nobody. Reentrant checkpointing alone needs it.
-    """
-    import inspect
-
-    base = model.get_base_model()
-    if "value" in inspect.signature(base._set_gradient_checkpointing).parameters:
-        yield  # a model's own code of before transformers 4.35 is told no kind, and takes torch's default
-        return
-    base.enable_input_require_grads = lambda: None
-    try:
-        yield
-    finally:
-        del base.enable_input_require_grads
 
 
 def _qlora_on_cuda(config: RunConfig) -> bool:
