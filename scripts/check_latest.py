@@ -57,12 +57,8 @@ def differences() -> list[tuple[str, str, str]]:
 
 
 def _versions(text: str) -> dict[str, str]:
-    pins = (
-        line.partition("==") for line in text.splitlines() if re.match(r"[\w.-]+==", line) and not OUTSIDE.match(line)
-    )
-    return {
-        re.sub(r"[-_.]+", "-", name).lower(): number for name, _, number in (line.partition("==") for line in lines)
-    }
+    pins = re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): number for name, number in pins if not OUTSIDE.match(name)}
 
 
 def failures(tests: list[str]) -> list[str]:

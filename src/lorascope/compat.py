@@ -107,11 +107,6 @@ def unquantized_modules(model: Any) -> list[str]:
     return names
 
 
-def commit_of(model: Any) -> str | None:
-    """The hub's commit that a model was loaded from; its config keeps it, under a private name."""
-    return getattr(model.config, "_commit_hash", None)
-
-
 # PEFT
 
 
