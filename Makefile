@@ -10,8 +10,8 @@ HALF := $(addprefix tests/,commands data estimate evaluation malformed models ta
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report bench faults check-audit check-browser docs lock image \
-  clean FORCE
+.PHONY: help setup demo test lint types pytest format report bench faults check-audit check-browser check-latest docs \
+  lock image clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ check-audit: setup ## the pinned dependencies against the advisory database
 check-browser: setup ## a report's page in headless Chromium, wide and narrow, light and dark; skips itself without one
 	@$(BIN)/python scripts/check_report.py --screenshots build/screenshots
 
+check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=tests/test_compat.py for some alone
+	@$(PYTHON) scripts/check_latest.py "$(TORCH)" $(TESTS)
+
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs
 
@@ -83,5 +86,5 @@ image: ## the Docker image, lorascope
 	docker build --build-arg TORCH="$(TORCH)" -t lorascope .
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-latest build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -109,13 +109,13 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
     from rich.console import Console
 
     from lorascope.compose import compose
-    from lorascope.libraries import import_peft, importing
+    from lorascope.libraries import importing
     from lorascope.run import execute
     from lorascope.session import Session
 
     began = time.perf_counter()
     with importing():
-        import_peft()
+        import peft  # noqa: F401
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))

@@ -1,13 +1,12 @@
-"""Heavy libraries are imported with the collector at rest; what they ask torch to compile is compiled when called."""
+"""Heavy libraries are imported with the collector at rest."""
 
 import gc
 import subprocess
 import sys
 
 import pytest
-import torch
 
-from lorascope.libraries import _when_called, importing
+from lorascope.libraries import importing
 
 
 def in_a_process(code: str) -> str:
@@ -61,41 +60,3 @@ def test_when_its_own_process_ends_all_is_frozen_and_no_sooner():
         "with whole_process(): pass\nprint(gc.get_freeze_count())"
     )
     assert in_a_process(code).split() == ["0", "True"]
-
-
-def test_importing_peft_imports_bitsandbytes_and_no_compiler():
-    code = (
-        "import sys, torch\neager = torch.compile\n"
-        "from lorascope.libraries import import_peft\nimport_peft()\n"
-        "print(*(name in sys.modules for name in ('peft', 'bitsandbytes', 'torch._inductor.compile_fx')))\n"
-        "print(torch.compile is eager)"
-    )
-    assert in_a_process(code).split() == ["True", "True", "False", "True"]
-
-
-def test_a_function_is_compiled_by_its_first_call_and_once():
-    asked = []
-
-    def compiler(function, **options):
-        asked.append(options)
-        return torch.compile(function, backend="eager", **options)
-
-    def halved(x):
-        """Half."""
-        return x / 2
-
-    plain, decorated = _when_called(compiler, halved), _when_called(compiler, dynamic=False)(halved)
-    assert not asked
-    assert plain.__doc__ == "Half."
-    for function in (plain, decorated, plain, decorated):
-        assert torch.equal(function(torch.tensor([3.0])), torch.tensor([1.5]))
-    assert asked == [{}, {"dynamic": False}]
-
-
-def test_a_function_that_cannot_be_compiled_fails_when_it_is_called():
-    def compiler(function):
-        raise RuntimeError("no compiler here")
-
-    function = _when_called(compiler, abs)
-    with pytest.raises(RuntimeError, match="no compiler here"):
-        function(1)

@@ -6,14 +6,14 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
 from lorascope.commands import compare, doctor, inspect, plan, preview, report, sync
 from lorascope.commands import list as list_runs
+from lorascope.compat import errors_raised
 from lorascope.errors import LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
 from lorascope.libraries import whole_process
@@ -38,7 +38,7 @@ def train() -> None:
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
     try:
         refuse_secrets(sys.argv[1:])
-        with _errors_reach_us():
+        with errors_raised():
             decorate(_job(failures))()
     except Preempted as signal:
         _complain(f"preempted by {signal}: the record says so; the same command goes on from the last checkpoint.")
@@ -67,20 +67,6 @@ def train() -> None:
         _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
     if failures:
         sys.exit(max(code for _, code in failures))
-
-
-@contextmanager
-def _errors_reach_us() -> Iterator[None]:
-    """Hydra prints errors in its own way and exits, unless this variable is set."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:

@@ -24,6 +24,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from lorascope.compat import last_read, was_composing
 from lorascope.config import RunConfig, as_dict
 from lorascope.errors import ConfigError
 
@@ -94,10 +95,9 @@ def known_groups() -> list[str]:
 
 def composing(error: BaseException) -> bool:
     """Whether an error came before a run began: whatever its kind, it is about words or files."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [frame.f_globals.get("__name__", "") for frame in frames]
-    if any(name.startswith(("hydra._internal.config_loader", "hydra.core.override_parser")) for name in modules):
+    if was_composing(error):
         return True
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = [name for name in modules if name.startswith("lorascope.")]
     return ours == ["lorascope.cli"] and not isinstance(error, OSError)  # Hydra writes a sweep's folder as well
 
@@ -108,7 +108,7 @@ def explain(error: Exception) -> ConfigError:
         return _explain_missing(error)
     if isinstance(error, OverrideParseException):
         return ConfigError(error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces and braces.")
-    file, word = _read_last(error)
+    file, word = last_read(error)
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return explain_reading(error, file, word)
     cause = error if isinstance(error, OmegaConfBaseException) else (error.__cause__ or error.__context__)
@@ -117,20 +117,6 @@ def explain(error: Exception) -> ConfigError:
     if isinstance(cause, OmegaConfBaseException):
         return explain_value(cause, _quoted_override(str(error)), f"{file}: " if file else "")
     return _explain_words(error, file)
-
-
-def _read_last(error: BaseException) -> tuple[str, str]:
-    """The file and the word that Hydra was at; its errors do not always name them, its frames do."""
-    file = word = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        module, held = frame.f_globals.get("__name__", ""), frame.f_locals
-        if module == "hydra._internal.config_repository" and isinstance(held.get("config_path"), str):
-            file = held["config_path"].removesuffix(".yaml") + ".yaml"
-        elif module == "hydra._internal.defaults_list":
-            word = getattr(held.get("override"), "input_line", None) or word
-            if hasattr(held.get("parent"), "get_config_path"):
-                file = f"{held['parent'].get_config_path()}.yaml"
-    return file, word
 
 
 def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:

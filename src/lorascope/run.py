@@ -17,7 +17,7 @@ from lorascope.evaluation.measure import Measure, measure_of
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.inputs import Inputs
 from lorascope.interrupts import stop_if_asked
-from lorascope.libraries import import_peft, importing
+from lorascope.libraries import importing
 from lorascope.models.loading import base_folder, quantized_modules
 from lorascope.planning.run_plan import RunPlan, plan_run, prediction, resolve_config, with_target
 from lorascope.records import memory
@@ -75,7 +75,6 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
         checkpoint = resume.latest(folder / CHECKPOINTS)
         record.environment = environment()
         with importing():
-            import_peft()
             trainer_class()
         report.started(record, config, folder)
         try:

@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import namedtuple
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
-from lorascope.commands import _checks, _imports, doctor
+from lorascope.commands import _checks, doctor
 from lorascope.commands._checks import Check, package, safely
 from lorascope.config import ModelConfig, RunConfig
 from lorascope.records.trackers import wandb_account
@@ -31,7 +30,7 @@ def broken(tmp_path_factory):
     began = time.monotonic()
     code = "from lorascope.cli import main; main(['doctor', '--json'])"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
     return done, time.monotonic() - began
 
 
@@ -42,7 +41,7 @@ def by_name(done) -> dict[str, dict]:
 def test_it_ends_in_time_whatever_is_broken(broken):
     done, seconds = broken
     assert done.returncode == 1
-    assert seconds < 25  # 15 on an idle machine
+    assert seconds < 140  # 10 on an idle machine
 
 
 def test_a_broken_import_is_a_problem_with_the_first_line(broken):
@@ -73,6 +72,14 @@ def test_every_trouble_has_a_remedy(broken):
         assert (check["state"] == "ok") is (check["remedy"] == ""), check
 
 
+def test_here_nothing_is_wrong(capsys):
+    """On an installation that passes these tests the doctor finds no problem."""
+    doctor.run(namedtuple("Options", "json")(True))
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [check for check in checks if check["state"] == "problem"] == []
+    assert {"torch", "trl", "scikit-learn", "hub", "gguf"} <= {check["name"] for check in checks}
+
+
 def told(monkeypatch, capsys, *checks: Check) -> tuple[str, int]:
     monkeypatch.setattr(doctor, "examine", lambda: list(checks))
     code = 0
@@ -98,24 +105,38 @@ def test_a_problem_that_prevents_runs_fails_and_is_named(monkeypatch, capsys):
 
 
 def test_a_process_that_hangs_is_ended_and_told():
-    code = "import json, time; from lorascope.commands._imports import MARK; "
-    code += "print(MARK + json.dumps({'begin': 'torch'}), flush=True); time.sleep(60)"
-    out = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by _end
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=out)
-    (check,) = doctor._end("packages", process, out, time.monotonic() + 3)
-    assert check.state == "note"
+    began = time.monotonic()
+    code = f"import time; print('{_checks.MARK}' + '{{\"begin\": \"torch\"}}', flush=True); time.sleep(60)"
+    (check,) = doctor.in_a_process(code, seconds=3)
+    assert (check.state, check.prevents) == ("note", False)
     assert check.name in ("torch", "packages")
-    assert "took longer than" in check.found
-    assert process.poll() is not None
+    assert "took longer than 3 s" in check.found
+    assert time.monotonic() - began < 30
 
 
 def test_a_process_that_crashes_names_the_check_and_the_signal():
-    code = f"import os; print('{_imports.MARK}' + '{{\"begin\": \"trl\"}}', flush=True); os.abort()"
-    out = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by _end
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=out)
-    (check,) = doctor._end("packages", process, out, time.monotonic() + 30)
+    code = f"import os; print('{_checks.MARK}' + '{{\"begin\": \"trl\"}}', flush=True); os.abort()"
+    (check,) = doctor.in_a_process(code)
     assert (check.name, check.state, check.prevents) == ("trl", "problem", True)
     assert "SIGABRT" in check.found
+
+
+def test_a_process_that_ends_early_shows_its_last_words():
+    (check,) = doctor.in_a_process("raise ImportError('no libtorch')")
+    assert (check.state, check.prevents) == ("problem", True)
+    assert check.found.endswith("exit code 1: ImportError: no libtorch")
+
+
+def test_a_slow_import_is_no_fault(monkeypatch):
+    monkeypatch.setattr(_checks, "SLOW", 0)
+    check = package("rich")
+    assert check.state == "ok"
+    assert "slow to import" in check.found
+
+
+@pytest.mark.parametrize("name", ["scikit-learn", "hydra-core", "home-assistant-intents"])
+def test_a_package_whose_module_has_another_name_is_found(name):
+    assert package(name).state == "ok"
 
 
 def test_a_package_outside_its_range_is_a_problem_with_the_range(monkeypatch):
@@ -190,7 +211,7 @@ def test_the_hub_is_asked_one_question_and_its_silence_is_a_note(monkeypatch, an
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-    check = _imports.hub_answers()
+    check = _checks.hub_answers()
     assert check.state == state
     assert words in check.found
     assert "password" not in check.found
@@ -208,12 +229,12 @@ def test_wandb_says_its_mode_and_why(monkeypatch):
 
 def test_nf4_and_back_is_as_far_off_as_its_levels_allow():
     pytest.importorskip("bitsandbytes")
-    assert "works" in _imports._nf4_and_back()
+    assert "works" in _checks._nf4_and_back()
 
 
 def test_numbers_that_do_not_come_back_from_nf4_are_a_problem(monkeypatch):
     functional = pytest.importorskip("bitsandbytes.functional")
     monkeypatch.setattr(functional, "dequantize_4bit", lambda packed, state: 0 * state.absmax.sum())
-    check = _imports.bitsandbytes()
+    check = _checks.bitsandbytes()
     assert check.state == "problem"
     assert "is off by 1.00" in check.found

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -29,6 +31,18 @@ def test_a_base_is_stored_as_asked(tiny, scheme, modules):
     assert not any(p.requires_grad for p in base.model.parameters())
     assert base.tokenizer.chat_template == CHAT_TEMPLATE
     check_quantized(base.model, Scheme(scheme))
+
+
+def test_a_hubs_base_has_the_commit_that_was_loaded(tiny, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    commit, cached = "0" * 40, tmp_path / "models--org--name"
+    shutil.copytree(tiny, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert load_base(resolve(words("org/name"))).revision == commit
+    assert load_base(resolve(words(tiny))).revision == "local"
 
 
 def test_nf4_weights_are_four_bits_with_quantized_constants(tiny):

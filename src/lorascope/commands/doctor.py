@@ -8,19 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import asdict
-from typing import IO
 
-from lorascope.commands import _checks
-from lorascope.commands._checks import REINSTALL, Check, safely
-from lorascope.commands._imports import GROUPS, MARK
+from lorascope.commands._checks import MARK, REINSTALL, WITHOUT, Check, quick, safely
 from lorascope.records.redact import redact
 
 EXAMPLE = "lorascope doctor"
 UNFINISHED = "took longer than"
-SECONDS = 14  # for what runs in processes of its own
+SECONDS = 120  # for all imports; a slow machine is no fault
+HEAVY = "from lorascope.commands._checks import tell; tell()"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,73 +31,46 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"train_works": not prevents, "checks": [asdict(check) for check in checks]}, indent=1))
     else:
-        # plain print: rich may be what is missing
-        for check in checks:
+        for check in checks:  # plain print: rich may be what is missing
             print(f"{check.state:<8} {check.name:<22} {check.found}")
             if check.remedy:
                 print(f"{'':<31} {check.remedy}")
-        print(f"\npython train.py {_verdict(checks)}")
+        unfinished = any(UNFINISHED in check.found for check in checks)
+        works = "can work here, as far as was checked" if unfinished else "works here"
+        print(f"\npython train.py {works if not prevents else 'cannot work here: ' + ', '.join(prevents)}.")
     if prevents:
         sys.exit(1)
 
 
-def _verdict(checks: list[Check]) -> str:
-    if prevents := [check.name for check in checks if check.prevents]:
-        return f"cannot work here: {', '.join(prevents)}."
-    return "can work here, as far as was checked." if any(UNFINISHED in one.found for one in checks) else "works here."
-
-
 def examine() -> list[Check]:
-    """Every check's result. Imports happen in other processes, which may hang or crash without harm."""
-    deadline = time.monotonic() + SECONDS
-    begun = {group: _begin(group) for group in GROUPS}
-    here: list[Check] = []
-    try:
-        here = [safely(name, check) for name, check in _checks.quick()]
-    except Exception as error:
-        here.append(Check("packages", "problem", _checks.said(error), REINSTALL, prevents=True))
-    there = [check for group, (process, out) in begun.items() for check in _end(group, process, out, deadline)]
-    return [*here[:2], *there, *here[2:]]
+    """Every check's result."""
+    return [*(safely(name, check) for name, check in quick()), *in_a_process(HEAVY)]
 
 
-def _begin(group: str) -> tuple[subprocess.Popen[str], IO[str]]:
-    out = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 closed by _end
-    code = f"from lorascope.commands._imports import tell; tell({group!r})"
+def in_a_process(code: str, seconds: float = SECONDS) -> list[Check]:
+    """The checks that a process of its own makes: importing may hang or crash it without harm."""
     # the same modules as here, wherever they come from
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-W", "ignore", "-c", code]
-    return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, text=True), out
-
-
-def _end(group: str, process: subprocess.Popen[str], out: IO[str], deadline: float) -> list[Check]:
-    """The group's results; a check that hung or crashed the process is told as such."""
-    with out:
-        try:
-            code: int | None = process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            code = None
-        out.seek(0)
-        lines = out.read().splitlines()
+    end: int | None = None
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, timeout=seconds
+        )
+        end, out = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout or b""
+    lines = out.decode(errors="replace").splitlines()
     told = [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
     checks = [Check(**one) for one in told if "begin" not in one]
-    if code == 0:
+    if end == 0:
         return checks
-    name = told[-1]["begin"] if told and "begin" in told[-1] else group
-    if code is None:
-        text = f"{UNFINISHED} {SECONDS} s; what comes after it was not checked"
-        return [*checks, Check(name, "note", text, "Look again: a first import is slow.")]
-    prevents = name not in _checks.WITHOUT
-    last = next((line for line in reversed(lines) if line.strip() and not line.startswith(MARK)), "")
-    last = f": {redact(last.strip())}" if code > 0 else "; what comes after it was not checked"
-    text = f"checking it ended the process with {_ending(code)}{last}"
-    return [*checks, Check(name, "problem", text, REINSTALL, prevents)]
-
-
-def _ending(code: int) -> str:
-    """A process's end in words: SIGILL, or its exit code."""
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"exit code {code}"
+    name = told[-1].get("begin", "packages") if told else "packages"
+    rest = "what comes after it was not checked"
+    if end is None:
+        remedy = "Look again: a first import is slow."
+        return [*checks, Check(name, "note", f"{UNFINISHED} {seconds:.0f} s; {rest}", remedy)]
+    last = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(MARK)), "")
+    how = f"{signal.Signals(-end).name}; {rest}" if end < 0 else f"exit code {end}: {redact(last)}"
+    problem = Check(name, "problem", f"checking it ended the process with {how}", REINSTALL, name not in WITHOUT)
+    return [*checks, problem]

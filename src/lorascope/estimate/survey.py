@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from lorascope.compat import unquantized_modules
 from lorascope.estimate.shapes import (
     INTO_ATTENTION,
     INTO_FFN,
@@ -94,10 +95,9 @@ def converted_modules(model: Any) -> set[str]:
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
-    from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    kept = unquantized_modules(model)
     return {
         path
         for path, module in model.named_modules()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
 
 from lorascope.config import Device, Dtype, RunConfig, Scheme
 from lorascope.errors import ConfigError
@@ -73,6 +72,4 @@ def _computes_in_bfloat16(device: Device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device is Device.mps:
         return True
-    with suppress(AttributeError, RuntimeError):  # builds without oneDNN do not know the question
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
-    return False
+    return torch.backends.mkldnn.is_available() and bool(torch.cpu.get_capabilities().get("avx512_bf16"))

@@ -58,8 +58,7 @@ def load_base(config: RunConfig) -> Base:
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
-    commit = getattr(model.config, "_commit_hash", None)
-    return Base(model, tokenizer, revision or commit or "local")
+    return Base(model, tokenizer, revision or _commit(path) or "local")
 
 
 def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
@@ -141,6 +140,12 @@ def base_folder(model: ModelConfig) -> Path | None:
         return Path(os.path.expanduser(where.path))
     found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
     return Path(found).parent if isinstance(found, str) else None
+
+
+def _commit(model: ModelConfig) -> str:
+    """The commit that a hub's model was loaded from: its folder in the cache is called so."""
+    folder = None if is_local(model.path or "") else base_folder(model)
+    return folder.name if folder else ""
 
 
 def torch_dtype(model: ModelConfig) -> torch.dtype:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import taken_for_experts
 from lorascope.config import AlphaPolicy, Init
 from lorascope.errors import PlanError
 from lorascope.targets.biases import biases_in, own_biases
@@ -61,10 +62,7 @@ def _taken_for_experts(base: PreTrainedModel, plan: TargetPlan) -> set[str]:
     Raises:
         PlanError: where the weights are quantized, or dropout is asked for.
     """
-    from peft.utils import transformers_weight_conversion as conversion
-
-    kind = conversion._MODEL_TO_CONVERSION_PATTERN.get(base.config.model_type, "")
-    renamed = conversion._MOE_TARGET_MODULE_MAPPING.get(kind, {})
+    renamed = taken_for_experts(base.config.model_type)
     found = set()
     for site in plan.sites:
         if site.parts[0].projection.experts > 1 or site.module.rpartition(".")[2] not in renamed:

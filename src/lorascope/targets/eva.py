@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import remove_eva_hooks
 from lorascope.errors import PlanError
 from lorascope.targets.scores import observe, read, real_tokens, rows_of
 
@@ -118,7 +119,7 @@ def components(
         )
     finally:
         base.train(training)
-        _forget_hooks(base, paths)
+        remove_eva_hooks(base.get_submodule(path) for path in paths)
     prefix = "base_model.model." if base is not model else ""
     return {path: found[prefix + path].float() for path in paths}
 
@@ -139,16 +140,6 @@ def _counting(base: Any, enough: int) -> Callable[[Any, Batch], None]:
         read(base, batch)
 
     return forward
-
-
-def _forget_hooks(base: Any, paths: Sequence[str]) -> None:
-    """Take off PEFT's hooks, which it leaves behind where a pass fails."""
-    from peft.tuners.lora.eva import HashHook, SVDHook
-
-    for path in paths:
-        hooks = base.get_submodule(path)._forward_hooks
-        for key in [key for key, hook in hooks.items() if isinstance(hook, HashHook | SVDHook)]:
-            del hooks[key]
 
 
 def explained(base: Any, found: Mapping[str, torch.Tensor], prompts: Prompts) -> dict[str, list[float]]:

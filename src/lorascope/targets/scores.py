@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from lorascope.targets.module_map import Projection
 from lorascope.targets.weights import linear_shape
 
+WIDEST = 2**14  # a side of a weight whose singular values are asked for
+
 if TYPE_CHECKING:
     import torch
 
@@ -149,24 +151,18 @@ def _columns(values: torch.Tensor, one: Projection) -> torch.Tensor:
 
 
 def condition_number(module: Any) -> float | None:
-    """The largest over the smallest singular value of a linear module, by PEFT's KappaTuneSelector.
-
-    The selector knows nn.Linear, in 4 bits too, and reads the codes of an 8-bit weight without their scales; so a
-    plain linear module is made of any weight first.
+    """The largest over the smallest singular value of a linear module, as PEFT's KappaTuneSelector has it.
 
     Returns:
-        None for a weight that the selector finds too large (a side above 16,384).
+        None for a weight with a side above 16,384, which would take too long.
     """
-    from peft.helpers import KappaTuneSelector
-    from torch import nn
+    import torch
 
     weight = plain_weight(module)
-    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    plain.weight = nn.Parameter(weight, requires_grad=False)
-    selector = KappaTuneSelector(plain, show_progress=False)
-    selector._compute_kappas()
-    numbers: list[float] = list((selector._condition_numbers or {}).values())
-    return numbers[0] if numbers else None
+    if max(weight.shape) > WIDEST:
+        return None
+    values = torch.linalg.svdvals(weight)
+    return (values[0] / (values[-1] + 1e-8)).item()
 
 
 def plain_weight(module: Any) -> torch.Tensor:

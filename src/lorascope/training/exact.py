@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorascope.compat import loss_sums, set_loss_sums
 from lorascope.errors import RunError
 from lorascope.training.checkpoints import Checkpoint
 
@@ -79,16 +80,10 @@ MEANT: dict[str, Callable[[Any], bool]] = {
 
 def save_sums(trainer: Any, folder: Path) -> None:
     """The sums that a resumed training goes on with; floats as hexadecimal, so that no bit is lost."""
-    sums = {
-        "window": float(trainer._tr_loss.item()).hex(),
-        "total": float(trainer._total_loss_scalar).hex(),
-        "last_logged": int(trainer._globalstep_last_logged),
-        "read_tokens": int(getattr(trainer, "_total_train_tokens", 0)),
-        "averages": {
-            name: [float(value).hex() for value in those] for name, those in trainer._metrics["train"].items()
-        },
-        "evaluate": bool(trainer.evaluation_is_due),
-    }
+    sums = loss_sums(trainer)
+    sums |= {name: sums[name].hex() for name in ("window", "total")}
+    sums["averages"] = {name: [value.hex() for value in those] for name, those in sums["averages"].items()}
+    sums["evaluate"] = bool(trainer.evaluation_is_due)
     (folder / SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
 
 
@@ -103,13 +98,10 @@ def restore_sums(trainer: Any, folder: Path) -> bool:
     """
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-        trainer._tr_loss.fill_(float.fromhex(sums["window"]))
-        trainer._total_loss_scalar = float.fromhex(sums["total"])
-        trainer._globalstep_last_logged = int(sums["last_logged"])
-        trainer._initial_global_step = 0  # train_loss is the mean over all steps, not over this session's
-        trainer._total_train_tokens = int(sums["read_tokens"])
-        for name, values in sums["averages"].items():
-            trainer._metrics["train"][name] = [float.fromhex(value) for value in values]
+        sums |= {name: float.fromhex(sums[name]) for name in ("window", "total")}
+        sums |= {name: int(sums[name]) for name in ("last_logged", "read_tokens")}
+        averages = {name: [float.fromhex(value) for value in those] for name, those in sums["averages"].items()}
+        set_loss_sums(trainer, {**sums, "averages": averages})
         return bool(sums["evaluate"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RunError(str(folder), f"{SUMS} is damaged.", REMOVE) from error

@@ -77,5 +77,7 @@ def _alone(trainer: Any, row: list[int]) -> torch.Tensor:
 
 
 def _losses(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
-    inputs = trainer._prepare_inputs(batch)
+    from accelerate.utils import send_to_device
+
+    inputs = send_to_device(batch, trainer.args.device)
     return token_losses(trainer.model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])

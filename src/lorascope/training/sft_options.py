@@ -1,13 +1,13 @@
-"""The settings under `train.sft`, checked against TRL's own SFTConfig by name and kind, without importing torch."""
+"""The settings under `train.sft`, checked by name and kind against TRL's SFTConfig, imported where there are any."""
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import difflib
 import functools
-import importlib.util
 import math
-from pathlib import Path
+import typing
+from types import NoneType, UnionType
 from typing import Any
 
 from lorascope.config import TrainConfig
@@ -47,25 +47,18 @@ ELSEWHERE = {
 SAMPLING, GROUPED = "train_sampling_strategy", "group_by_length"  # SFTConfig's; its other values stay the user's
 # these would send the run away, or put a token into its record
 HUB = ("push_to_hub", "hub_")
-SOURCES = (("trl", "trainer/sft_config.py"), ("trl", "trainer/base_config.py"), ("transformers", "training_args.py"))
-KINDS = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "dict": (dict,), "list": (list,)}
+PLAIN = {bool, int, float, str, dict, list, NoneType}  # other kinds are left to SFTConfig
 
 
 @functools.cache
-def sft_fields() -> dict[str, str]:
-    """SFTConfig's fields and their annotations, read from the sources of the installed TRL and transformers."""
-    fields: dict[str, str] = {}
-    for package, file in SOURCES:
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ConfigError("train.sft", f"the package {package} is not installed.", "Run: make setup")
-        tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef):
-                for item in node.body:
-                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                        fields.setdefault(item.target.id, ast.unparse(item.annotation))
-    return {name: kind for name, kind in fields.items() if not name.startswith("_")}
+def sft_fields() -> dict[str, Any]:
+    """SFTConfig's fields and their types."""
+    from lorascope.models.quiet import hush
+
+    hush()
+    from trl import SFTConfig
+
+    return {field.name: field.type for field in dataclasses.fields(SFTConfig)}
 
 
 def check_sft(train: TrainConfig) -> None:
@@ -88,24 +81,21 @@ def check_sft(train: TrainConfig) -> None:
             raise ConfigError(key, "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true")
         if name == SAMPLING and (value == GROUPED or train.group_by_length):
             raise ConfigError(key, "would make one setting in two places.", "Set train.group_by_length instead.")
-        kind = sft_fields().get(name)
-        if kind is None:
+        if name not in sft_fields():
             near = difflib.get_close_matches(name, sft_fields(), n=1)
             hint = f"Did you mean train.sft.{near[0]}?" if near else "Its names are those of TRL's SFTConfig."
             hint = f"Did you mean train.{name}?" if hasattr(train, name) else hint
             raise ConfigError(key, f"SFTConfig has no '{name}'.", hint)
+        kind = sft_fields()[name]
         if not _fits(value, kind):
-            raise ConfigError(key, f"{value!r} is not what SFTConfig takes.", f"It takes: {kind}.")
+            said = kind.__name__ if isinstance(kind, type) else kind
+            raise ConfigError(key, f"{value!r} is not what SFTConfig takes.", f"It takes: {said}.")
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a plain value fits a simple annotation; one that is not simple is left to SFTConfig."""
-    parts = [part.strip().partition("[")[0] for part in annotation.replace("'", "").split("|")]
-    if value is None:
-        return "None" in parts or any(part not in KINDS for part in parts)
-    if any(part not in KINDS and part != "None" for part in parts):
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value fits an annotation of plain kinds."""
+    union = typing.get_origin(annotation) in (typing.Union, UnionType)
+    kinds = {typing.get_origin(one) or one for one in (typing.get_args(annotation) if union else (annotation,))}
+    if not kinds <= PLAIN or (isinstance(value, int) and not isinstance(value, bool) and float in kinds):
         return True
-    allowed = tuple(kind for part in parts for kind in KINDS.get(part, ()))
-    if isinstance(value, float) and not math.isfinite(value):
-        return False
-    return isinstance(value, allowed) and not (isinstance(value, bool) and bool not in allowed)
+    return type(value) in kinds and not (isinstance(value, float) and not math.isfinite(value))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorascope.compat import low_rank, tensor_reader
 from lorascope.config import Init
 from lorascope.errors import PlanError
 from lorascope.targets import eva
@@ -107,7 +108,6 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
     a weight and splitting what it lost, are PEFT's here too.
     """
     import torch
-    from peft.utils.loftq_utils import _low_rank_decomposition
 
     read = _reader(model, folder)
     layers = adapted_modules(model)
@@ -122,11 +122,11 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
         quantized = plain_weight(layer.get_base_layer())
         original = read(site.module).to(quantized)
         lost = (original.T if site.parts[0].projection.transposed else original) - quantized
-        halves = _low_rank_decomposition(lost, reduced_rank=site.rank)
+        a, b = low_rank(lost, site.rank)
         share = math.sqrt(site.scale)  # of the scale, A and B take as much each, as in PiSSA
         with torch.no_grad():
-            layer.lora_A[ADAPTER].weight.copy_(halves["R"] / share)
-            layer.lora_B[ADAPTER].weight.copy_(halves["L"] / share)
+            layer.lora_A[ADAPTER].weight.copy_(a / share)
+            layer.lora_B[ADAPTER].weight.copy_(b / share)
     verify(model, plan)
 
 
@@ -136,22 +136,20 @@ def _reader(model: PeftModel, folder: Path | None) -> Callable[[str], torch.Tens
     Raises:
         PlanError: where there are no safetensors, or none that hold the module.
     """
-    from peft.utils.loftq_utils import _SafetensorLoader
     from safetensors import SafetensorError
 
     remedy = "Keep the base as a local folder of safetensors (model.path=FOLDER), or take target.init=lora."
     if folder is None:
         raise PlanError("target.init=loftq", "the base's unquantized weights are on no disk.", remedy)
     try:
-        loader = _SafetensorLoader(model, str(folder))
+        tensor = tensor_reader(model, folder)
     except FileNotFoundError as error:
         raise PlanError("target.init=loftq", f"{folder} holds no safetensors.", remedy) from error
 
     def read(path: str) -> torch.Tensor:
         try:
-            weight: torch.Tensor = loader.get_tensor(f"{path}.weight")
+            return tensor(f"{path}.weight")
         except (KeyError, SafetensorError) as error:
             raise PlanError("target.init=loftq", f"{folder} holds no weight of {path}.", remedy) from error
-        return weight
 
     return read

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import head_hidden, no_gradient_of_inputs
 from lorascope.config import Device, RunConfig, Scheduler, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
@@ -81,7 +82,7 @@ def train_adapter(
         Preempted: when a signal asked for it, with the state saved.
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
-    spared = nullcontext if is_reentrant(config.train) else partial(_no_gradient_of_inputs, model)
+    spared = nullcontext if is_reentrant(config.train) else partial(no_gradient_of_inputs, model)
     with spared():
         trainer = _build(model, tokenizer, train, evaluation, config, saving.folder, callbacks)
     adapted_head = has_adapted_head(model) or has_trained_bias(model.get_output_embeddings())
@@ -109,7 +110,7 @@ def _build(
     callbacks: list[TrainerCallback],
 ) -> Any:
     """TRL's trainer around the adapter, which stays as it is, in float32."""
-    head = _head_hidden(model) if has_adapted_head(model) else nullcontext()
+    head = head_hidden(model) if has_adapted_head(model) else nullcontext()
     with _refusals(config.train), head, _biases_kept(model):
         trainer = trainer_class()(
             model=model,
@@ -232,20 +233,6 @@ def has_trained_bias(head: Any) -> bool:
 
 
 @contextmanager
-def _head_hidden(model: PeftModel) -> Iterator[None]:
-    """Keep TRL from seeing an adapter on the head: it refuses one, since its own loss would never train it.
-
-    The loss here goes through the head's forward, which does (trl#4612).
-    """
-    head = model.get_output_embeddings()
-    model.get_output_embeddings = lambda: head.get_base_layer()
-    try:
-        yield
-    finally:
-        del model.get_output_embeddings
-
-
-@contextmanager
 def _biases_kept(model: PeftModel) -> Iterator[None]:
     """Keep TRL from rounding trained biases on a quantized base: they would no longer start from the base's."""
     biases = [
@@ -256,23 +243,3 @@ def _biases_kept(model: PeftModel) -> Iterator[None]:
     yield
     for parameter, data in biases:
         parameter.data = data
-
-
-@contextmanager
-def _no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
-    """Keep TRL and transformers from making the embeddings' output require a gradient.
-
-    Both do where there is checkpointing, and everything below the first adapted layer is then computed again and gets
-    a backward pass for nobody. Reentrant checkpointing alone needs it.
-    """
-    import inspect
-
-    base = model.get_base_model()
-    if "value" in inspect.signature(base._set_gradient_checkpointing).parameters:
-        yield  # a model's own code of before transformers 4.35 is told no kind, and takes torch's default
-        return
-    base.enable_input_require_grads = lambda: None
-    try:
-        yield
-    finally:
-        del base.enable_input_require_grads
