@@ -5,7 +5,7 @@ Every chart follows one parameter, `hidden`: the arms that the page's legends ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -36,89 +36,72 @@ CONFIG: Spec = {
     "text": {"color": "var(--ink)", "fontSize": 11},
     "rule": {"color": "var(--soft)"},
 }  # fmt: skip
+SIZE: Spec = {
+    "title": "trainable parameters", "scale": {"type": "log", "padding": 24, "nice": False},
+    "axis": {"labelExpr": "replace(replace(format(datum.value, '.3~s'), 'G', 'B'), 'k', 'K')"},
+}  # fmt: skip
+FORGETTING: Spec = {"title": "forgetting_kl (nats/token, lower is better)", "scale": {"zero": True, "padding": 8}}
 
 
-def differences(spots: Sequence[Spot], dots: Sequence[Dot], margin: float, quantity: Quantity, looks: Looks) -> Spec:
-    """Each arm's difference to the reference with its interval, its seeds' differences, zero and the margin."""
-    rows = [asdict(spot) | {"said": spot.tip.split("\n")[1]} for spot in spots]
-    x, y = number(quantity), _rows([spot.arm for spot in spots], axis=None)
-    named = {"arm": ("left", 0, "bold", "max(60, width - 215)"), "said": ("right", {"expr": "width"}, "normal", "210")}
-    layers = [
-        {
-            "data": {"values": [{"from": -margin, "to": margin}]},
-            "mark": {"type": "rect", "color": "var(--soft)", "opacity": 0.16, "aria": False},
-            "encoding": {"x": x | {"field": "from"}, "x2": {"field": "to"}},
-        },
-        {"data": {"values": [{}]}, "mark": {"type": "rule", "aria": False}, "encoding": {"x": {"datum": 0}}},
-        _bars(rows, looks, x, y),
-        *_points(rows, dots, looks, x, y, aside={"yOffset": 11}),
-    ]
-    for field, (align, place, weight, limit) in named.items():
-        mark = {
-            "type": "text", "align": align, "x": place, "yOffset": -14, "fontWeight": weight, "aria": False,
-            "limit": {"expr": limit},
-        }  # fmt: skip
-        layers.append(_layer(rows, mark, {"y": y, "text": {"field": field}}))
-    return _chart(layers, 44 * len(spots))
-
-
-def panel(spots: Sequence[Spot], dots: Sequence[Dot], base: float | None, quantity: Quantity, looks: Looks) -> Spec:
-    """A metric with a row for each arm; the base model's value is a dashed line unless it lies far away."""
-    rows = [asdict(spot) for spot in spots]
-    axis = {"title": None, "domain": False, "ticks": False, "grid": True, "labelColor": "var(--ink)", "labelPadding": 6}
-    x, y = number(quantity), _rows([spot.arm for spot in spots], axis=axis)
-    layers = [_bars(rows, looks, x, y), *_points(rows, dots, looks, x, y, aside={"yOffset": 8})]
-    if base is not None:
-        layers.insert(0, _rule("x", base, f"base model\n{base!r}"))
-    return _chart(layers, 30 * len(spots))
-
-
-def fronts(
-    spots: Sequence[Spot], dots: Sequence[Dot], sizes: Mapping[str, int], best: Sequence[str], quantity: Quantity,
-    looks: Looks,
+def intervals(
+    spots: Sequence[Spot], dots: Sequence[Dot], quantity: Quantity, looks: Looks, *, base: float | None = None,
+    margin: float | None = None,
 ) -> Spec:  # fmt: skip
-    """Quality against trainable parameters, with the front as a line; arms beyond it are hollow.
+    """A row for each arm: its value with its interval, and its seeds below.
 
     Args:
-        spots: a value for each arm.
-        dots: its seeds.
-        sizes: each arm's number of trainable parameters.
-        best: the arms of the front, smallest first.
-        quantity: of the values.
+        spots: the values.
+        dots: the seeds.
+        quantity: how the axis reads.
         looks: of the arms.
+        base: the base model's value, a dashed line.
+        margin: of differences; it is shaded around zero.
     """
-    values = {spot.arm: spot.value for spot in spots}
-    end = {"size": max(sizes.values()), "value": values[best[-1]]}
-    line = [{"size": sizes[arm], "value": values[arm]} for arm in best] + [end]
-    rows = [asdict(spot) | {"size": sizes[spot.arm], "best": spot.arm in best} for spot in spots]
-    label = "replace(format(datum.value, '.3~s'), 'G', 'B')"
-    x = {
-        "field": "size", "type": "quantitative", "title": "trainable parameters",
-        "scale": {"type": "log", "padding": 24, "nice": False}, "axis": {"labelExpr": label},
-    }  # fmt: skip
-    y = number(quantity) | {"axis": {"labelExpr": _label(quantity)}}
-    mark = {"type": "line", "interpolate": "step-after", "color": "var(--soft)", "strokeWidth": 1.3, "aria": False}
-    layers = [
-        {"data": {"values": line}, "mark": mark, "encoding": {"x": x, "y": y, "order": {"field": "size"}}},
-        _bars(rows, looks, y, x, vertical=True),
-        *_points(rows, dots, looks, x, y, aside={"xOffset": 9}, more=sizes),
-    ]
-    return _chart(layers, 240)
+    axis = {"title": None, "domain": False, "ticks": False, "grid": True, "labelColor": "var(--ink)", "labelPadding": 6}
+    x, y = number(quantity), {"field": "arm", "type": "nominal", "axis": axis}
+    y["scale"] = {"type": "band", "domain": [spot.arm for spot in spots]}  # a row stays where it is
+    layers = [_bars(looks, x, y), *_points(looks, x, y, {"yOffset": 8})]
+    if base is not None:
+        layers.insert(0, _rule(base, f"base model\n{base!r}"))
+    if margin is not None:
+        shade = {"type": "rect", "color": "var(--soft)", "opacity": 0.16, "aria": False}
+        width = {"x": x | {"field": "from"}, "x2": {"field": "to"}}
+        zero = {"data": {"values": [{}]}, "mark": {"type": "rule", "aria": False}, "encoding": {"x": {"datum": 0}}}
+        layers = [
+            {"data": {"values": [{"from": -margin, "to": margin}]}, "mark": shade, "encoding": width},
+            zero,
+            *layers,
+        ]
+    return _chart(layers, 30 * len(spots), spots, dots)
 
 
-def trade(lost: Sequence[Spot], won: Sequence[Spot], dots: Sequence[Any], quantity: Quantity, looks: Looks) -> Spec:
-    """What was learned against what was forgotten, with both intervals; `dots` are rows of their own."""
-    pairs = zip(lost, won, strict=True)
-    rows = [asdict(good) | {"lost": bad.value, "from": bad.low, "to": bad.high} for bad, good in pairs]
-    x = number(Quantity("", 3)) | {"field": "lost", "title": "forgetting_kl (nats/token, lower is better)"}
-    x["scale"] = {"zero": True}
-    y = number(quantity) | {"axis": {"labelExpr": _label(quantity)}}
+def scatter(
+    spots: Sequence[Spot], dots: Sequence[Dot], x: Spec, quantity: Quantity, looks: Looks, *,
+    front: Sequence[Spot] = (),
+) -> Spec:  # fmt: skip
+    """Values against something else, with both intervals; the front, where there is one, as a line.
+
+    Args:
+        spots: the arms, with their places on x.
+        dots: the seeds, with theirs.
+        x: the other axis: SIZE or FORGETTING.
+        quantity: how the values read.
+        looks: of the arms.
+        front: the arms on the front, from left to right.
+    """
+    x, y = x | {"field": "x", "type": "quantitative"}, number(quantity)
     layers = [
-        _bars(rows, looks, y, x, vertical=True),
-        _bars(rows, looks, x, y, ends=("from", "to")),
-        *_points(rows, dots, looks, x, y, aside={}),
+        _bars(looks, y, x, "y"),
+        _bars(looks, x, y, "x", "x_"),
+        *_points(looks, x, y, {"xOffset": 9 if front else 0}),
     ]
-    return _chart(layers, 240)
+    if front:
+        end = {"x": max(spot.x or 0 for spot in spots), "value": front[-1].value}
+        places = [*({"x": spot.x, "value": spot.value} for spot in front), end]
+        mark = {"type": "line", "interpolate": "step-after", "color": "var(--soft)", "strokeWidth": 1.3, "aria": False}
+        drawn = {"x": x, "y": y, "order": {"field": "x"}}
+        layers.insert(0, {"data": {"values": places}, "mark": mark, "encoding": drawn})
+    return _chart(layers, 240, spots, dots)
 
 
 def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
@@ -130,55 +113,52 @@ def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
     ]
     lows = [row["low"] for row in rows]
     log = _far(lows, [row["high"] for row in rows])
-    x = {"field": "step", "type": "quantitative", "title": "step", "scale": {"zero": False, "nice": False}}
-    y = {"type": "quantitative", "title": None, "scale": {"zero": False, "type": "log" if log else "linear"}}
+    x = {"field": "step", "type": "quantitative", "scale": {"zero": False, "nice": False}}
+    scale = {"zero": False, "type": "log" if log else "linear", "nice": not log, "padding": 4}
+    y = {"type": "quantitative", "title": None, "scale": scale}
     color, dash = _by_arm("color", looks), _by_arm("strokeDash", looks)
     at = {"name": "at", "select": {"type": "point", "on": "pointermove", "clear": "pointerout", "nearest": True}}
     told = {"arm": "arm", "step": "step", "mean": kind, "low": "lowest seed", "high": "highest seed", "seeds": "seeds"}
     tips = [{"field": field, "type": "nominal", "title": title} for field, title in told.items()]
     seen = {"condition": {"param": "at", "empty": False, "value": 1}, "value": 0}
-    band = {"y": y | {"field": "low"}, "y2": {"field": "high"}}
-    point = {"type": "point", "filled": True, "size": 60, "aria": False}
+    band = {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": color}
     line = {"x": x, "y": y | {"field": "mean"}, "color": color}
+    point = line | {"opacity": seen, "tooltip": tips, "shape": _by_arm("shape", looks)}
     layers = [
-        _layer(rows, {"type": "area", "opacity": 0.18, "aria": False}, {"x": x, "color": color} | band),
-        _layer(rows, {"type": "line", "strokeWidth": 1.9, "aria": False}, line | {"strokeDash": dash}),
-        _layer(rows, point, line | {"opacity": seen, "tooltip": tips, "shape": _by_arm("shape", looks)})
-        | {"params": [at]},
+        _layer({"type": "area", "opacity": 0.18, "aria": False}, band),
+        _layer({"type": "line", "strokeWidth": 1.9, "aria": False}, line | {"strokeDash": dash}),
+        _layer({"type": "point", "filled": True, "size": 60, "aria": False}, point) | {"params": [at]},
     ]
-    return _chart(layers, 240)
+    return _chart(layers, 240, rows)
 
 
 def rates(own: Sequence[Tried], every: Sequence[Tried], chosen: float | None, looks: Looks) -> Spec:
     """An arm's eval loss by learning rate, a line for each rung; the axes are those of all arms of the task."""
     known = [one for one in own if one.loss is not None]
     last = max(one.rung for one in known)
-    rows = [
-        {
-            "arm": one.arm, "rung": one.rung, "rate": one.rate, "loss": one.loss, "fade": (1, 0.6, 0.35)[min(last - one.rung, 2)],
-            "tip": f"{one.arm}\nlearning rate {one.rate!r}\neval loss {one.loss!r}\nafter {one.steps:.0%} of the steps",
-        }
-        for one in known
-    ]  # fmt: skip
-    losses = [one.loss for one in every if one.loss is not None]
-    span = [min(one.rate for one in every), max(one.rate for one in every)]
-    kind = "log" if _far(losses, losses) else "linear"
-    x = {
-        "field": "rate", "type": "quantitative", "title": "learning rate",
-        "scale": {"type": "log", "domain": span, "nice": False, "padding": 12}, "axis": {"format": "~g", "tickCount": 3},
-    }  # fmt: skip
-    scale = {"zero": False, "type": kind, "domain": [min(losses), max(losses)], "padding": 12, "nice": False}
-    y = {"field": "loss", "type": "quantitative", "title": None, "scale": scale}
+    rows = []
+    for one in known:
+        told = f"learning rate {one.rate!r}\neval loss {one.loss!r}\nafter {one.steps:.0%} of the steps"
+        row = {"arm": one.arm, "rung": one.rung, "rate": one.rate, "loss": one.loss, "tip": f"{one.arm}\n{told}"}
+        rows.append(row | {"fade": (1, 0.6, 0.35)[min(last - one.rung, 2)]})
+    losses, tried = [one.loss for one in every if one.loss is not None], sorted({one.rate for one in every})
+    inside = {"nice": False, "zero": False, "padding": 12}
+    x = {"field": "rate", "type": "quantitative", "title": "learning rate", "axis": {"format": "~g", "values": tried}}
+    x["scale"] = inside | {"type": "log", "domain": [tried[0], tried[-1]]}
+    y = {"field": "loss", "type": "quantitative", "title": None}
+    y["scale"] = inside | {
+        "type": "log" if _far(losses, losses) else "linear",
+        "domain": [min(losses), max(losses)],
+    }
     fade = {"field": "fade", "type": "quantitative", "scale": None, "legend": None}
     drawn = {"x": x, "y": y, "color": _by_arm("color", looks), "opacity": fade}
-    point = {"type": "point", "filled": True, "size": 50}
     layers = [
-        _layer(rows, {"type": "line", "aria": False}, drawn | {"detail": {"field": "rung"}}),
-        _layer(rows, point, drawn | {"shape": _by_arm("shape", looks)} | _tip()),
+        _layer({"type": "line", "aria": False}, drawn | {"detail": {"field": "rung"}}),
+        _layer({"type": "point", "filled": True, "size": 50}, drawn | {"shape": _by_arm("shape", looks)} | _tip()),
     ]
     if chosen is not None:
-        layers.insert(0, _rule("x", chosen, f"chosen\n{chosen!r}"))
-    return _chart(layers, 130)
+        layers.insert(0, _rule(chosen, f"chosen\n{chosen!r}"))
+    return _chart(layers, 130, rows)
 
 
 def plan(one: Coverage, every: Sequence[Coverage]) -> Spec:
@@ -227,14 +207,9 @@ def _highest(rank: str) -> int:
 
 def number(quantity: Quantity) -> Spec:
     """The encoding of a value on an axis; shares are shown in percent."""
-    axis = {"labelExpr": _label(quantity)}
-    return {
-        "field": "value", "type": "quantitative", "title": None, "axis": axis, "scale": {"zero": False, "padding": 8}
-    }  # fmt: skip
-
-
-def _label(quantity: Quantity) -> str:
-    return f"format(datum.value * {100 if quantity.share else 1}, '~g')"
+    label = f"format(datum.value * {100 if quantity.share else 1}, '~g')"
+    scale = {"zero": False, "padding": 8}
+    return {"field": "value", "type": "quantitative", "title": None, "axis": {"labelExpr": label}, "scale": scale}
 
 
 def _far(lows: Sequence[float], highs: Sequence[float]) -> bool:
@@ -242,58 +217,48 @@ def _far(lows: Sequence[float], highs: Sequence[float]) -> bool:
     return min(lows) > 0 and max(highs) > 4 * min(lows)
 
 
-def _chart(layers: Sequence[Spec], height: float) -> Spec:
-    return {
-        "width": "container",
-        "height": height,
-        "params": [{"name": "hidden", "value": []}],
-        "layer": list(layers),
-    }
+def _chart(layers: Sequence[Spec], height: float, arms: Sequence[Any], seeds: Sequence[Dot] = ()) -> Spec:
+    """Layers over two tables of rows; fields that are not known are left out."""
+    tables = {"arms": list(map(_row, arms)), "seeds": list(map(_row, seeds))}
+    hidden = {"name": "hidden", "value": []}
+    return {"width": "container", "height": height, "params": [hidden], "datasets": tables, "layer": list(layers)}
 
 
-def _layer(rows: Sequence[Any], mark: Spec, encoding: Spec) -> Spec:
+def _row(one: Any) -> Spec:
+    row = one if isinstance(one, dict) else asdict(one)
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _layer(mark: Spec, encoding: Spec, *transform: Spec, data: str = "arms") -> Spec:
     """Marks of arms; those of arms that are switched off are left out."""
-    shown = [{"filter": "indexof(hidden, datum.arm) < 0"}]
-    return {"data": {"values": list(rows)}, "transform": shown, "mark": mark, "encoding": encoding}
+    steps = [{"filter": "indexof(hidden, datum.arm) < 0"}, *transform]
+    return {"data": {"name": data}, "transform": steps, "mark": mark, "encoding": encoding}
 
 
-def _rule(channel: str, value: float, tip: str) -> Spec:
+def _rule(value: float, tip: str) -> Spec:
     mark = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.4, "tooltip": tip, "description": tip}
-    return {"data": {"values": [{}]}, "mark": mark, "encoding": {channel: {"datum": value}}}
+    return {"data": {"values": [{}]}, "mark": mark, "encoding": {"x": {"datum": value}}}
 
 
-def _rows(arms: Sequence[str], axis: Spec | None) -> Spec:
-    """A row for each arm; it stays in its place when others are switched off."""
-    scale = {"type": "band", "domain": list(arms)}
-    return {"field": "arm", "type": "nominal", "title": None, "scale": scale, "axis": axis}
-
-
-def _bars(
-    rows: Sequence[Any], looks: Looks, value: Spec, other: Spec, vertical: bool = False,
-    ends: tuple[str, str] = ("low", "high"),
-) -> Spec:  # fmt: skip
-    """The intervals along the axis of `value`."""
-    main, second = ("y", "x") if vertical else ("x", "y")
-    known = [row for row in rows if row[ends[0]] is not None and row[ends[1]] is not None]
-    encoding = {main: value | {"field": ends[0]}, f"{main}2": {"field": ends[1]}, second: other}
+def _bars(looks: Looks, value: Spec, other: Spec, along: str = "x", of: str = "") -> Spec:
+    """The intervals of the arms that have one."""
+    low, high, across = f"{of}low", f"{of}high", "y" if along == "x" else "x"
+    ends = {along: value | {"field": low}, f"{along}2": {"field": high}, across: other}
     mark = {"type": "rule", "strokeWidth": 2, "strokeCap": "round", "aria": False}
-    return _layer(known, mark, encoding | {"color": _by_arm("color", looks)})
+    known = {"filter": f"isValid(datum.{low}) && isValid(datum.{high})"}
+    return _layer(mark, ends | {"color": _by_arm("color", looks)}, known)
 
 
-def _points(
-    rows: Sequence[Any], dots: Sequence[Any], looks: Looks, x: Spec, y: Spec, *, aside: Spec,
-    more: Mapping[str, int] | None = None,
-) -> list[Spec]:  # fmt: skip
+def _points(looks: Looks, x: Spec, y: Spec, aside: Spec) -> list[Spec]:
     """Each arm's mark, and its seeds beside it, which lead to their runs."""
-    color, place = _by_arm("color", looks), {"x": x, "y": y}
-    seeds = [asdict(dot) if isinstance(dot, Dot) else dot for dot in dots]
-    seeds = [row | {"size": more[row["arm"]]} for row in seeds] if more else seeds
-    hollow = {"condition": {"test": "datum.best === false", "value": "var(--under)"}} | color
+    color, place = _by_arm("color", looks), {"x": x, "y": y} | _tip()
+    told = {"as": "tip", "calculate": "datum.arm + '\\nseed ' + datum.seed + ': ' + datum.value + datum.more"}
+    hollow = {"condition": {"test": "datum.hollow", "value": "var(--under)"}} | color
     whole = {"type": "point", "size": 75, "strokeWidth": 1.7, "filled": False, "opacity": 1}
     small = {"type": "point", "filled": True, "shape": "circle", "size": 26, "opacity": 0.6, "cursor": "pointer"}
     return [
-        _layer(seeds, small | aside, place | {"color": color, "href": {"field": "href"}} | _tip()),
-        _layer(rows, whole, place | {"stroke": color, "fill": hollow, "shape": _by_arm("shape", looks)} | _tip()),
+        _layer(small | aside, place | {"color": color, "href": {"field": "href"}}, told, data="seeds"),
+        _layer(whole, place | {"stroke": color, "fill": hollow, "shape": _by_arm("shape", looks)}),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -16,7 +16,7 @@ from lorascope.studies.findings import Findings
 from lorascope.studies.front import front, points
 from lorascope.studies.page import charts, tables
 from lorascope.studies.page.tables import Table, minus
-from lorascope.studies.page.values import Dot, Source, Spot, coverages, words
+from lorascope.studies.page.values import Source, Spot, coverages, words
 from lorascope.studies.pilot import edge, tried
 from lorascope.studies.quantity import Quantity, quantity
 from lorascope.studies.standings import REFERENCE, Comparison, Line
@@ -61,7 +61,7 @@ class Section:
     menu: str
     title: str
     lead: str
-    blocks: Sequence[Block] = field(default_factory=list)
+    blocks: Sequence[Block]
     legend: bool = False
     cards: Sequence[tuple[str, Sequence[Block]]] = ()  # by view
 
@@ -84,7 +84,7 @@ def verdict(source: Source) -> Section:
     lead = (
         f"Differences to {study.reference} over paired seeds, with {100 * (1 - study.level):g} % intervals of each arm "
         f"alone. The chance of any false verdict on a task in a view is at most {100 * study.level:g} %. Fewer than "
-        f"{FEWEST} seeds have no verdict."
+        f"{FEWEST} seeds have no verdict. Shaded: the margin. Small dots: seeds, which lead to their runs."
     )
     cards = []
     for view in study.views:
@@ -105,19 +105,18 @@ def _differences(source: Source, one: Comparison) -> list[Figure]:
     reference, spots, dots = lines[0].reference, [], []
     values = {(dot.arm, dot.seed): dot for dot in source.dots(one.task.name, one.task.metric)}
     for line in lines:
-        told = [line.arm, f"{_by(one, line)}  {line.verdict}", line.words, f"exactly {line.difference!r}"]
-        if line.difference_low is not None:
-            told.append(f"interval {line.difference_low!r} to {line.difference_high!r}")
-        value = line.difference or 0.0
-        spots.append(Spot(line.arm, value, line.difference_low, line.difference_high, "\n".join(told)))
-        for (arm, seed), dot in values.items():
-            if arm == line.arm and (other := values.get((reference, seed))):
-                tip = f"{dot.tip}\n{reference}: {other.value!r}\ndifference {dot.value - other.value!r}"
-                dots.append(Dot(arm, seed, dot.value - other.value, dot.href, tip))
+        low, high = line.difference_low, line.difference_high
+        between = "" if low is None else f"\ninterval {low!r} to {high!r}"
+        tip = f"{line.arm}\n{_by(one, line)} {line.words}\nexactly {line.difference!r}{between}"
+        spots.append(Spot(line.arm, line.difference or 0.0, low, high, tip))
+    for (arm, seed), dot in values.items():
+        if (other := values.get((reference, seed))) and arm in {line.arm for line in lines}:
+            more = f"\n{dot.value!r} against {other.value!r}"
+            dots.append(replace(dot, value=dot.value - other.value, more=more))
     unit = f" ({one.quantity.of_differences})" if one.quantity.of_differences else ""
-    note = f"Difference to {reference}{unit}. Shaded: the margin. Small dots: seeds, which lead to their runs."
     label = f"{one.task.name}, {one.view}: differences to {reference} in {one.task.metric} with intervals"
-    return [Figure("", note, label, charts.differences(spots, dots, one.task.margin, one.quantity, source.looks))]
+    spec = charts.intervals(spots, dots, one.quantity, source.looks, margin=one.task.margin)
+    return [Figure("", f"Difference to {reference}{unit}", label, spec)]
 
 
 def sentences(one: Comparison) -> list[Markup]:
@@ -181,19 +180,20 @@ def sizes(source: Source) -> Section | None:
             continue
         size = {line.arm: line.parameters or 0 for line in lines}
         best = [line.arm for line in front(lines, task.better)]
-        spots = [_sized(spot, size, best) for spot in source.spots(task.name, task.metric) if spot.arm in size]
-        dots = [dot for dot in source.dots(task.name, task.metric) if dot.arm in size]
+        spots, dots = source.spots(task.name, task.metric), source.dots(task.name, task.metric)
+        dots = [replace(dot, x=size[dot.arm]) for dot in dots if dot.arm in size]
+        placed = {}
+        for spot in spots:
+            if spot.arm in size:
+                tip = f"{spot.tip}\n{size[spot.arm]:,} parameters" + ("\non the front" if spot.arm in best else "")
+                placed[spot.arm] = replace(spot, x=size[spot.arm], hollow=spot.arm not in best, tip=tip)
         label = f"{task.name}: {task.metric} against trainable parameters; on the front: {', '.join(best)}"
-        spec = charts.fronts(spots, dots, size, best, measured, source.looks)
+        line = [placed[arm] for arm in best]
+        spec = charts.scatter([*placed.values()], dots, charts.SIZE, measured, source.looks, front=line)
         drawn.append(Figure(task.name, axis_title(task.metric, measured, task.better), label, spec))
     lead = "On the line lie the arms that no other beats in one of both without losing in the other. Others are hollow."
     title = "Quality against trainable parameters"
     return Section("front", "Size", title, lead, [Block(figures=drawn)], legend=True) if drawn else None
-
-
-def _sized(spot: Spot, size: Mapping[str, int], best: Sequence[str]) -> Spot:
-    on = "\non the front" if spot.arm in best else ""
-    return Spot(spot.arm, spot.value, spot.low, spot.high, f"{spot.tip}\n{size[spot.arm]:,} parameters{on}")
 
 
 def _tasks(found: Findings) -> list[tuple[Task, Quantity]]:
@@ -253,9 +253,9 @@ def metrics(source: Source) -> Section | None:
         if drawn:
             blocks.append(Block(task.name, figures=drawn))
     lead = (
-        "Means with intervals over seeds; where there is one seed, the interval is the record's, over items. Small dots "
-        "are seeds and lead to their runs. Dashed: the base model before training. A name with a slash is measured on a "
-        "set of its own, which was not trained."
+        "Means with intervals over seeds; where there is one seed, the interval is the record's, over items. Small "
+        "dots are seeds and lead to their runs. Dashed: the base model before training. A name with a slash is "
+        "measured on a set of its own, which was not trained."
     )
     return Section("metrics", "Metrics", "What was measured", lead, blocks, legend=True) if blocks else None
 
@@ -272,7 +272,8 @@ def _panel(source: Source, task: Task, metric: str, entries: Sequence[Mapping[st
     near = base is not None and not _far(base, [end for spot in spots for end in (spot.value, spot.low, spot.high)])
     if base is not None:
         note += f"; base {minus(measured.value(base))}{'' if near else ', beyond the axis'}"
-    spec = charts.panel(spots, source.dots(task.name, metric), base if near else None, measured, source.looks)
+    dots, shown = source.dots(task.name, metric), base if near else None
+    spec = charts.intervals(spots, dots, measured, source.looks, base=shown)
     return Figure(metric, note, f"{task.name}: {metric} of each arm, with intervals", spec)
 
 
@@ -288,27 +289,25 @@ def forgetting(source: Source) -> Section | None:
     drawn = []
     for task, measured in _tasks(source.found):
         lost = {spot.arm: spot for spot in source.spots(task.name, FORGOTTEN)}
-        won = [spot for spot in source.spots(task.name, task.metric) if spot.arm in lost]
-        if not won:
-            continue
-        spots = [Spot(one.arm, one.value, one.low, one.high, _both(one.tip, lost[one.arm].tip)) for one in won]
-        seeds = {(dot.arm, dot.seed): dot for dot in source.dots(task.name, FORGOTTEN)}
-        dots = [
-            {"arm": dot.arm, "value": dot.value, "lost": other.value, "href": dot.href, "tip": _both(dot.tip, other.tip)}
-            for dot in source.dots(task.name, task.metric)
-            if (other := seeds.get((dot.arm, dot.seed)))
+        seeds = {(dot.arm, dot.seed): dot.value for dot in source.dots(task.name, FORGOTTEN)}
+        spots = [
+            replace(one, x=bad.value, x_low=bad.low, x_high=bad.high, tip=f"{one.tip}\n{FORGOTTEN} {bad.value!r}")
+            for one in source.spots(task.name, task.metric)
+            if (bad := lost.get(one.arm))
         ]
-        spec = charts.trade([lost[one.arm] for one in won], spots, dots, measured, source.looks)
+        if not spots:
+            continue
+        dots = [
+            replace(dot, x=kl, more=f"\n{FORGOTTEN} {kl!r}")
+            for dot in source.dots(task.name, task.metric)
+            if (kl := seeds.get((dot.arm, dot.seed))) is not None
+        ]
+        spec = charts.scatter(spots, dots, charts.FORGETTING, measured, source.looks)
         note = axis_title(task.metric, measured, task.better)
         drawn.append(Figure(task.name, note, f"{task.name}: {task.metric} against forgetting", spec))
     lead = "forgetting_kl is KL(base || adapted) on texts that have nothing to do with the task: less is better."
     title, blocks = "Forgetting against learning", [Block(figures=drawn)]
     return Section("forgetting", "Forgetting", title, lead, blocks, legend=True) if drawn else None
-
-
-def _both(tip: str, lost: str) -> str:
-    """What was learned, then what was forgotten."""
-    return f"{tip}\n{FORGOTTEN}: {lost.split(chr(10))[1].partition(' ')[2]}"
 
 
 def plans(source: Source) -> Section | None:

@@ -19,6 +19,7 @@ from lorascope.wording import count
 
 COLORS, SHAPES, DASHES = 7, 6, 5  # besides the reference's color; charts.py and style.css have them
 
+
 @dataclass(frozen=True)
 class Look:
     """How an arm is drawn everywhere: places in COLORS, SHAPES and DASHES."""
@@ -40,6 +41,10 @@ class Spot:
     low: float | None
     high: float | None
     tip: str = ""
+    x: float | None = None  # where values are set against something else
+    x_low: float | None = None
+    x_high: float | None = None
+    hollow: bool | None = None  # off the front
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Dot:
     seed: int
     value: float
     href: str
-    tip: str = ""
+    more: str = ""  # for its tooltip
+    x: float | None = None
 
 
 def looks_of(study: Study) -> Looks:
@@ -60,7 +66,6 @@ def looks_of(study: Study) -> Looks:
         name: Look(1 + (index - 1) % COLORS if index else 0, index % SHAPES, index % DASHES)
         for index, name in enumerate([study.reference, *others])
     }
-
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,7 @@ class Source:
         for run, record in self.done(task):
             value = record.metric(metric)
             if value is not None and math.isfinite(value):
-                tip = f"{run.arm}\nseed {run.seed}: {value!r}\nrun {run.name}"
-                found[run.arm, run.seed] = Dot(run.arm, run.seed, value, self.link(run.name), tip)
+                found[run.arm, run.seed] = Dot(run.arm, run.seed, value, self.link(run.name))
         return list(found.values())
 
     def spots(self, task: str, metric: str) -> list[Spot]:
@@ -100,10 +104,9 @@ class Source:
                 continue
             alone = self._entry(task, metric, arm) if one.n == 1 else {}
             low, high = alone.get("low", one.low), alone.get("high", one.high)
-            told = [arm, f"{metric} {one.mean!r}", counted(one.n, "seed")]
-            if low is not None and high is not None:
-                told.append(f"interval {low!r} to {high!r}")
-            made.append(Spot(arm, one.mean, low, high, "\n".join(told)))
+            between = "" if low is None or high is None else f"\ninterval {low!r} to {high!r}"
+            tip = f"{arm}\n{metric} {one.mean!r}\n{counted(one.n, 'seed')}{between}"
+            made.append(Spot(arm, one.mean, low, high, tip))
         return made
 
     def _entry(self, task: str, metric: str, arm: str) -> Mapping[str, Any]:
@@ -192,8 +195,8 @@ def words(one: Coverage) -> str:
 
 
 def span(first: int, last: int) -> str:
+    """3, or 3 to 7."""
     return str(first) if first == last else f"{first} to {last}"
-
 
 
 def stretches(ranks: Mapping[tuple[int, str], str], role: str, layers: int) -> list[tuple[int, int, str]]:

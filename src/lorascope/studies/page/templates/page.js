@@ -69,7 +69,7 @@
 
   const { config, specs } = data("charts");
   const options = {
-    mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, config, logLevel: vega.Error,
+    mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, config, logLevel: 1,  // errors alone
     tooltip: { theme: "page" },
   };
   const draw = async () => {
