@@ -30,6 +30,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 THEMES = ("light", "dark")
 PATIENCE = 60  # seconds, for whatever the browser is asked
+DRAWING = 10  # seconds, for all charts of a page
 # what is wider than the window, and which texts lie beyond their chart
 LOOK = """(() => {
   const cut = [], wide = [];
@@ -187,7 +188,7 @@ def check(browser: Browser, page: Path, size: str, theme: str, screenshots: Path
     browser.events.clear()
     browser.ask("Page.navigate", url=page.absolute().as_uri())
     browser.wait("Page.loadEventFired")
-    browser.until("document.documentElement.dataset.drawn", 15)
+    browser.until("document.documentElement.dataset.drawn", DRAWING)
     found = browser.value(LOOK)
     if screenshots:
         shot = browser.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=_whole(width, found["height"]))

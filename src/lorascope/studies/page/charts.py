@@ -106,7 +106,7 @@ def scatter(
 
 def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
     """A loss by step: means over seeds, and bands from the lowest seed to the highest."""
-    rows = [
+    rows: list[Spec] = [
         {"arm": one.arm, "seeds": one.seeds, "step": step, "mean": mean, "low": low, "high": high}
         for one in curves
         for step, mean, low, high in zip(one.steps, one.mean, one.low, one.high, strict=True)
@@ -143,9 +143,14 @@ def rates(own: Sequence[Tried], every: Sequence[Tried], chosen: float | None, lo
         rows.append(row | {"fade": (1, 0.6, 0.35)[min(last - one.rung, 2)]})
     losses, tried = [one.loss for one in every if one.loss is not None], sorted({one.rate for one in every})
     inside = {"nice": False, "zero": False, "padding": 12}
-    x = {"field": "rate", "type": "quantitative", "title": "learning rate", "axis": {"format": "~g", "values": tried}}
+    x: Spec = {
+        "field": "rate",
+        "type": "quantitative",
+        "title": "learning rate",
+        "axis": {"format": "~g", "values": tried},
+    }
     x["scale"] = inside | {"type": "log", "domain": [tried[0], tried[-1]]}
-    y = {"field": "loss", "type": "quantitative", "title": None}
+    y: Spec = {"field": "loss", "type": "quantitative", "title": None}
     y["scale"] = inside | {
         "type": "log" if _far(losses, losses) else "linear",
         "domain": [min(losses), max(losses)],
@@ -177,7 +182,8 @@ def plan(one: Coverage, every: Sequence[Coverage]) -> Spec:
         for role in roles
         for first, last, rank in stretches(one.ranks, role, layers)
     ]  # fmt: skip
-    above = {"orient": "top", "labelAngle": 0, "title": None, "domain": False, "ticks": False}
+    above = {"orient": "top", "labelAngle": 0, "title": None, "domain": False, "ticks": False, "labelOverlap": False}
+    above |= {"labelFontSize": 10, "labelLimit": 40}
     x = {"field": "role", "type": "nominal", "scale": {"domain": roles, "paddingInner": 0.08}, "axis": above}
     beside = {"values": sorted({0, layers - 1}), "grid": False, "labelExpr": "datum.value", "labelBaseline": "top"}
     scale = {"domain": [0, layers], "reverse": True, "nice": False}

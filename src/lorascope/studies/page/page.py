@@ -14,6 +14,7 @@ from lorascope.studies.page.values import looks_of, source
 from lorascope.studies.settings import plain
 from lorascope.studies.study_view import heading
 
+TEMPLATES = Path(__file__).parent / "templates"
 VEGA_LITE = "6.4"  # of those that vl-convert holds
 
 
@@ -51,9 +52,8 @@ def _environment() -> Any:
     """Jinja2 with every text escaped and every name known."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "templates"
     made = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -61,10 +61,15 @@ def _environment() -> Any:
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     made.globals |= {
-        "file": lambda name: Markup((folder / name).read_text(encoding="utf-8")),  # ours: it needs no escape
+        "file": _file,
         "id": id,
     }
     return made
+
+
+def _file(name: str) -> Markup:
+    """A file of ours, which needs no escape."""
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _vega() -> Markup:
@@ -77,5 +82,5 @@ def _vega() -> Markup:
     import vl_convert
 
     # nothing in it ends the element today
-    script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    script = vl_convert.javascript_bundle(None, vl_version=VEGA_LITE)
     return Markup(script.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
