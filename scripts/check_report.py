@@ -66,6 +66,11 @@ HOVER = """(() => {
   const dot = dotsOf(document.querySelector("#front .chart"))[0];
   return { at: middle(dot), value: String(dot.__data__.datum.value) };
 })()"""
+POINT = """(() => {
+  const points = [...document.querySelectorAll("#learning .chart path")].filter((one) => one.__data__?.datum?.step);
+  const point = points.filter((one) => one.__data__.mark.marktype === "symbol").at(-2);
+  return point && { at: middle(point), value: String(point.__data__.datum.mean) };
+})()"""
 TIP = "document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
 MARKS = "dotsOf(document.querySelector('#front .chart')).filter((one) => one.__data__.datum.arm === arm).length"
 ENTRY = (
@@ -194,7 +199,7 @@ def check(browser: Browser, page: Path, size: str, theme: str, screenshots: Path
         shot = browser.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=_whole(width, found["height"]))
         (screenshots / f"{page.stem}-{size}-{theme}.png").write_bytes(base64.b64decode(shot["data"]))
     used = use(browser, page)
-    wrong = [*said(browser.events), *requested(browser.events, page), *used]
+    wrong = [*said(browser.events), *requested(browser.events, page), *used, *filter(None, [followed(browser)])]
     if found["inner"] != width:
         wrong.append(f"the window is {found['inner']} px wide, not {width}")
     if found["scroll"] > found["inner"]:
@@ -213,12 +218,12 @@ def use(browser: Browser, page: Path) -> list[str]:
         wrong = [f"a dot leads to {link}" for link in links if not (page.parent / unquote(link)).is_dir()]
         if not links:
             return ["there is no dot"]
-        return wrong + [one for part in (hovered, switched, sorted_, followed) if (one := part(browser, page))]
+        return wrong + [one for part in (hovered, traced, switched, sorted_) if (one := part(browser))]
     except RuntimeError as error:
         return [f"it cannot be used: {error}"]
 
 
-def hovered(browser: Browser, page: Path) -> str:
+def hovered(browser: Browser) -> str:
     """Rest on a seed's dot."""
     dot = browser.value(HOVER)
     browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=dot["at"][0], y=dot["at"][1])
@@ -226,7 +231,17 @@ def hovered(browser: Browser, page: Path) -> str:
     return "" if dot["value"] in tip else f"the tooltip of {dot['value']} says {tip!r}"
 
 
-def switched(browser: Browser, page: Path) -> str:
+def traced(browser: Browser) -> str:
+    """Rest on a point of a learning curve."""
+    point = browser.value(POINT)
+    if not point:
+        return ""
+    browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=point["at"][0], y=point["at"][1])
+    tip = browser.until(f"{TIP}.includes({json.dumps(point['value'])}) && {TIP}", 2)
+    return "" if tip else f"the tooltip of a curve's {point['value']} says {browser.value(TIP)!r}"
+
+
+def switched(browser: Browser) -> str:
     """Switch an arm off and on again."""
     before = browser.value(ENTRY)
     browser.click(before["at"])
@@ -237,7 +252,7 @@ def switched(browser: Browser, page: Path) -> str:
     return "" if well else f"a click in the legend does not hide {before['arm']}, or not bring it back"
 
 
-def sorted_(browser: Browser, page: Path) -> str:
+def sorted_(browser: Browser) -> str:
     """Sort by a column with the mouse, then the other way with the keyboard."""
     head = browser.value(HEAD)
     browser.click(head["at"])
@@ -249,8 +264,10 @@ def sorted_(browser: Browser, page: Path) -> str:
     return "" if well else f"a table does not sort: {up}, {down}"
 
 
-def followed(browser: Browser, page: Path) -> str:
+def followed(browser: Browser) -> str:
     """Click a seed's dot."""
+    if not browser.value("window.dotsOf && document.querySelectorAll('#front .chart').length"):
+        return ""
     dot = browser.value(HOVER)
     browser.events.clear()
     browser.click(dot["at"])

@@ -114,10 +114,10 @@ def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
     lows = [row["low"] for row in rows]
     log = _far(lows, [row["high"] for row in rows])
     x = {"field": "step", "type": "quantitative", "scale": {"zero": False, "nice": False}}
-    scale = {"zero": False, "type": "log" if log else "linear", "nice": not log, "padding": 4}
+    scale = _scale(log) | {"nice": not log, "padding": 4}
     y = {"type": "quantitative", "title": None, "scale": scale}
     color, dash = _by_arm("color", looks), _by_arm("strokeDash", looks)
-    at = {"name": "at", "select": {"type": "point", "on": "pointermove", "clear": "pointerout", "nearest": True}}
+    at = {"name": "at", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}
     told = {"arm": "arm", "step": "step", "mean": kind, "low": "lowest seed", "high": "highest seed", "seeds": "seeds"}
     tips = [{"field": field, "type": "nominal", "title": title} for field, title in told.items()]
     seen = {"condition": {"param": "at", "empty": False, "value": 1}, "value": 0}
@@ -127,7 +127,7 @@ def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
     layers = [
         _layer({"type": "area", "opacity": 0.18, "aria": False}, band),
         _layer({"type": "line", "strokeWidth": 1.9, "aria": False}, line | {"strokeDash": dash}),
-        _layer({"type": "point", "filled": True, "size": 60, "aria": False}, point) | {"params": [at]},
+        _layer({"type": "point", "filled": True, "size": 90, "aria": False}, point) | {"params": [at]},
     ]
     return _chart(layers, 240, rows)
 
@@ -142,19 +142,11 @@ def rates(own: Sequence[Tried], every: Sequence[Tried], chosen: float | None, lo
         row = {"arm": one.arm, "rung": one.rung, "rate": one.rate, "loss": one.loss, "tip": f"{one.arm}\n{told}"}
         rows.append(row | {"fade": (1, 0.6, 0.35)[min(last - one.rung, 2)]})
     losses, tried = [one.loss for one in every if one.loss is not None], sorted({one.rate for one in every})
-    inside = {"nice": False, "zero": False, "padding": 12}
-    x: Spec = {
-        "field": "rate",
-        "type": "quantitative",
-        "title": "learning rate",
-        "axis": {"format": "~g", "values": tried},
-    }
-    x["scale"] = inside | {"type": "log", "domain": [tried[0], tried[-1]]}
-    y: Spec = {"field": "loss", "type": "quantitative", "title": None}
-    y["scale"] = inside | {
-        "type": "log" if _far(losses, losses) else "linear",
-        "domain": [min(losses), max(losses)],
-    }
+    inside = {"nice": False, "padding": 12}
+    x: Spec = {"field": "rate", "type": "quantitative", "title": "learning rate"}
+    x |= {"axis": {"format": "~g", "values": tried}, "scale": inside | {"type": "log", "domain": [tried[0], tried[-1]]}}
+    scale = inside | _scale(_far(losses, losses)) | {"domain": [min(losses), max(losses)]}
+    y = {"field": "loss", "type": "quantitative", "title": None, "scale": scale}
     fade = {"field": "fade", "type": "quantitative", "scale": None, "legend": None}
     drawn = {"x": x, "y": y, "color": _by_arm("color", looks), "opacity": fade}
     layers = [
@@ -221,6 +213,10 @@ def number(quantity: Quantity) -> Spec:
 def _far(lows: Sequence[float], highs: Sequence[float]) -> bool:
     """Whether values need a logarithmic axis."""
     return min(lows) > 0 and max(highs) > 4 * min(lows)
+
+
+def _scale(log: bool) -> Spec:
+    return {"type": "log"} if log else {"zero": False}
 
 
 def _chart(layers: Sequence[Spec], height: float, arms: Sequence[Any], seeds: Sequence[Dot] = ()) -> Spec:
