@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import math
 import re
 import shutil
 import statistics
+import subprocess
 import sys
+import zipfile
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import vl_convert
+from rich.console import Console
 
 import check_report
 from lorascope.studies.curves import learning_curves, thinned
 from lorascope.studies.findings import as_dict, find
-from lorascope.studies.page.axes import Scale, linear_ticks, log_ticks, plain_number, scale
-from lorascope.studies.page.coverage import coverages
-from lorascope.studies.page.looks import DASHES, SHAPES, label_places, looks_of
-from lorascope.studies.page.markup import VOID, element
-from lorascope.studies.page.page import DATA, page_of
+from lorascope.studies.page.page import page_of
+from lorascope.studies.page.values import coverages, looks_of, source
 from lorascope.studies.pilot import edge, tried
 from lorascope.studies.settings import plain
+from lorascope.studies.study_report import write_report
 from studies.made_studies import HOSTILE, a_record, around, history, hostile, keep, make, ordinary
 
 REQUESTS = {"src", "srcset", "action", "data", "poster", "background", "xlink:href", "formaction", "ping"}
+VOID = {"meta"}
 
 
 class Page(HTMLParser):
@@ -39,13 +43,21 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.scripts: list[str] = []
+        self.tables: dict[str, list[list[tuple[str, str | None]]]] = {}  # label -> rows of texts and data-sort
+        self.label = ""
         self.feed(text)
         self.close()
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
-        self.elements.append((tag, dict(attrs)))
+        named = dict(attrs)
+        self.elements.append((tag, named))
+        self.label = str(named["aria-label"]) if named.get("class") == "scroll" else self.label
+        if tag == "tr":
+            self.tables.setdefault(self.label, []).append([])
+        elif tag in ("th", "td"):
+            self.tables[self.label][-1].append(("", named.get("data-sort")))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -55,9 +67,21 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         inside = self.open[-1] if self.open else ""
         (self.scripts if inside == "script" else self.words).append(data)
+        if "th" in self.open or "td" in self.open:
+            text, sort = self.tables[self.label][-1][-1]
+            self.tables[self.label][-1][-1] = (text + data, sort)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
+
+    def data(self, identity: str):
+        names = [attributes.get("id") for attributes in self.all("script")]
+        return json.loads(self.scripts[names.index(identity)])
+
+    @property
+    def charts(self) -> dict[str, dict]:
+        """Each chart's specification, by what it says it shows."""
+        return {spec["description"]: spec for spec in self.data("charts")["specs"]}
 
 
 def page(folder) -> Page:
@@ -68,6 +92,7 @@ def page(folder) -> Page:
 def usual(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     ordinary(folder)
+    write_report(folder, Console(quiet=True))
     return folder
 
 
@@ -83,16 +108,26 @@ def folder(request):
     return request.getfixturevalue(request.param)
 
 
+def table(folder, name):
+    with (folder / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_page_is_whole_and_every_name_in_it_is_once_there(folder):
     found = page(folder)
     names = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(names) == len(set(names))
-    for link in found.all("a"):
-        assert str(link["href"]).removeprefix("#") in names
+    links = [str(link["href"]) for link in found.all("a")]
+    assert {link[1:] for link in links if link.startswith("#")} <= set(names)
+    assert all((folder / unquote(link)).is_dir() for link in links if not link.startswith("#"))
+    assert sum(not link.startswith("#") for link in links) >= len(find(folder).records)
     assert [attributes["id"] for attributes in found.all("section")] == [
         *("verdict", "results", "front", "learning", "rates", "metrics", "forgetting", "plans", "cost", "environment"),
     ]
-    assert all(picture.get("aria-label") or picture.get("aria-hidden") for picture in found.all("svg"))
+    assert all(picture.get("aria-hidden") for picture in found.all("svg"))
+    assert all(figure.get("aria-label") for figure in found.all("figure"))
+    charts = [place["data-chart"] for place in found.all("div") if "data-chart" in place]
+    assert charts == [str(number) for number in range(len(found.data("charts")["specs"]))]
 
 
 def test_the_page_asks_nobody_for_anything(folder):
@@ -101,32 +136,120 @@ def test_the_page_asks_nobody_for_anything(folder):
     for tag, attributes in found.elements:
         assert not REQUESTS & set(attributes), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        assert str(attributes.get("href", "#")).startswith("#")
+        assert str(attributes.get("href", "#")).startswith(("#", "./"))
         assert "url(" not in str(attributes.get("style"))
     assert {tag for tag, _ in found.elements}.isdisjoint({"img", "iframe", "object", "embed", "base", "form"})
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
     assert "url(" not in style
     assert "@import" not in style
+    assert "url" not in keys_of(found.data("charts"))
     ours = found.scripts[-1]
     assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML|https?:", ours)
 
 
+def keys_of(value) -> set[str]:
+    """Every key in it, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for one in value.values() for key in keys_of(one)}
+    return {key for one in value for key in keys_of(one)} if isinstance(value, list) else set()
+
+
 def test_hostile_names_are_text_and_nothing_else(harmful):
     found = page(harmful)
-    assert [attributes.get("type") for attributes in found.all("script")] == ["application/json", None]
+    assert [one.get("type") for one in found.all("script")] == [*["application/json"] * 3, None, None]
+    assert {tag for tag, _ in found.elements}.isdisjoint({"img", "object"})
     words = " ".join(found.words)
     for name in HOSTILE:
         assert name in words
-    told = json.loads(found.scripts[0])
-    assert [arm["name"] for arm in told["study"]["arms"]] == [*HOSTILE, "broken"]
+    assert [arm["name"] for arm in found.data("study-data")["study"]["arms"]] == [*HOSTILE, "broken"]
+    assert found.data("arms") == [*HOSTILE, "broken"]
+    drawn = {row["arm"] for spec in found.charts.values() for row in spec.get("datasets", {}).get("arms", [])}
+    assert drawn >= set(HOSTILE)
     assert not found.all("b") or all(set(attributes) <= {"dir"} for attributes in found.all("b"))
+
+
+def test_a_run_whose_name_is_an_address_leads_nowhere_else(usual):
+    made = source(find(usual), {}, None)
+    for name in ("javascript:alert(1)", "//example.com", "https://example.com", "a b#c?d"):
+        link = made.link(name)
+        assert link == "./" + link.removeprefix("./")
+        assert not set(":#? ") & set(link)
+        assert unquote(link) == f"./{name}/"
+
+
+def test_links_lead_to_the_runs_from_wherever_the_page_lies(usual, tmp_path):
+    text = page_of(find(usual), tmp_path / "deep" / "page.html")
+    (tmp_path / "deep").mkdir()
+    links = [str(link["href"]) for link in Page(text).all("a") if not str(link["href"]).startswith("#")]
+    assert links
+    assert all((tmp_path / "deep" / unquote(link)).is_dir() for link in links)
 
 
 def test_the_data_in_the_page_is_the_report(usual):
     found = page(usual)
-    (data,) = (attributes for attributes in found.all("script") if attributes.get("id"))
-    assert data["id"] == DATA
-    assert json.loads(found.scripts[0]) == json.loads(json.dumps(plain(as_dict(find(usual)))))
+    assert found.data("study-data") == json.loads(json.dumps(plain(as_dict(find(usual)))))
+    assert found.data("study-data") == json.loads((usual / "report.json").read_text())
+
+
+def test_charts_hold_the_values_of_results_csv_and_seeds_those_of_runs_csv(usual):
+    charts, runs = page(usual).charts, table(usual, "runs.csv")
+    for task in ("airports", "arithmetic"):
+        rows = [row for row in table(usual, "results.csv") if row["task"] == task]
+        panel = charts[f"{task}: exact_match of each arm, with intervals"]["datasets"]
+        wanted = {row["arm"]: float(row["mean"]) for row in rows if row["mean"]}
+        assert {row["arm"]: row["value"] for row in panel["arms"]} == wanted
+        low = {row["arm"]: float(row["low"]) for row in rows if row["low"]}
+        assert {row["arm"]: row["low"] for row in panel["arms"]} == low
+        of = charts[f"{task}, as given: differences to q_v in exact_match with intervals"]["datasets"]
+        wanted = {row["arm"]: float(row["difference"]) for row in rows if row["difference"]}
+        assert {row["arm"]: row["value"] for row in of["arms"]} == wanted
+        seeds = {row["href"]: (row["arm"], row["seed"], row["value"]) for row in panel["seeds"]}
+        done = [row for row in runs if (row["task"], row["stage"], row["status"]) == (task, "final", "done")]
+        assert seeds == {
+            f"./{row['name']}/": (row["arm"], int(row["seed"]), float(row["metrics.exact_match"])) for row in done
+        }
+        for arm, difference in wanted.items():
+            values = [row["value"] for row in of["seeds"] if row["arm"] == arm]
+            assert statistics.fmean(values) == pytest.approx(difference)
+
+
+def test_the_front_is_drawn_through_its_arms_and_the_others_are_hollow(usual):
+    found = page(usual)
+    name = "airports: exact_match against trainable parameters; on the front: q_v, ffn"
+    rows = {row["arm"]: (row["x"], row["hollow"]) for row in found.charts[name]["datasets"]["arms"]}
+    assert rows == {"q_v": (1000, False), "ffn": (2000, False), "qkvo": (3000, True), "late": (5000, True)}
+
+
+def test_vega_lite_draws_every_chart_with_a_link_for_every_seed(folder):
+    found = page(folder)
+    config = found.data("charts")["config"]
+    assert found.charts
+    for name, spec in found.charts.items():
+        drawn = vl_convert.vegalite_to_svg(spec | {"width": 300}, vl_version="6.4", config=config)
+        links = Counter(re.findall(r'<a (?:xlink:)?href="[^"]*?(\./[^"]*)"', drawn))
+        assert links == Counter(row["href"] for row in spec.get("datasets", {}).get("seeds", [])), name
+
+
+def test_an_arm_looks_the_same_in_every_chart_and_no_chart_ignores_the_legend(usual):
+    looks = set()
+    for spec in page(usual).charts.values():
+        for layer in spec["layer"]:
+            if layer["data"].get("name") in ("arms", "seeds"):
+                assert layer["transform"][0] == {"filter": "indexof(hidden, datum.arm) < 0"}
+                scales = [layer["encoding"].get(key, {}).get("scale") for key in ("color", "stroke")]
+                looks |= {json.dumps(scale) for scale in scales if scale}
+    assert len(looks) == 1
+
+
+def test_tables_sort_by_the_exact_numbers(usual):
+    head, *rows = page(usual).tables["airports, as given: results"]
+    names = [name for name, _ in head]
+    found = {row[0][0].strip(): dict(zip(names, row, strict=True)) for row in rows}
+    for row in (row for row in table(usual, "results.csv") if row["task"] == "airports"):
+        one = found[row["arm"]]
+        for column, field in (("exact_match", "mean"), ("parameters", "parameters"), ("seeds", "n")):
+            sort = one[column][1]
+            assert (float(sort) if sort else None) == (float(row[field]) if row[field] else None)
 
 
 def test_every_arm_is_in_the_results_with_its_verdict(usual):
@@ -151,9 +274,8 @@ def test_the_verdict_is_said_in_sentences(usual):
 
 def test_a_study_of_one_seed_shows_the_records_intervals(tmp_path):
     make(tmp_path, {"airports": {"q_v": {1: 0.4}, "ffn": {1: 0.6}}})
-    from lorascope.studies.page.measured import spots
-
-    found = [(one.arm, one.value, one.low, one.high) for one in spots(find(tmp_path), "airports", "exact_match")]
+    rows = page(tmp_path).charts["airports: exact_match of each arm, with intervals"]["datasets"]["arms"]
+    found = [(row["arm"], row["value"], row["low"], row["high"]) for row in rows]
     assert found == [("q_v", 0.4, 0.4 - 0.1, 0.4 + 0.1), ("ffn", 0.6, 0.6 - 0.1, 0.6 + 0.1)]
     assert "too few seeds for a verdict" in "".join(page(tmp_path).words)
 
@@ -202,57 +324,12 @@ def test_the_plans_are_pictured_with_their_ranks(usual):
     by_arm = {one.arm: one.ranks for one in coverages(found.study, found.records)}
     assert by_arm["q_v"] == {(layer, role): "8" for layer in range(3) for role in ("q", "v")}
     assert set(by_arm) == {"q_v", "ffn", "qkvo", "broken", "late"}
-    labels = [attributes.get("aria-label") for attributes in page(usual).all("svg")]
-    assert "q_v: q rank 8 in layers 0 to 2; v rank 8 in layers 0 to 2" in labels
-
-
-@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 8))
-@settings(max_examples=300, deadline=None)
-def test_ticks_are_round_few_and_within_the_range(low, wide, most):
-    high = low + wide
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
-        return
-    found = linear_ticks(low, high, most)
-    assert len(found) <= most
-    assert found == sorted(set(found))
-    assert all(low - 1e-6 * wide <= one <= high + 1e-6 * wide for one in found)
-    if len(found) > 1:
-        step = (found[-1] - found[0]) / (len(found) - 1)
-        assert round(step / 10 ** math.floor(math.log10(step) + 1e-9), 3) in (1, 2, 5, 10)
-
-
-@given(st.floats(1e-9, 1e9), st.floats(1.2, 1e6), st.integers(2, 8))
-@settings(max_examples=300, deadline=None)
-def test_logarithmic_ticks_are_few_and_within_the_range(low, factor, most):
-    found = log_ticks(low, low * factor, most)
-    assert len(found) <= most
-    assert all(low <= one <= low * factor for one in found)
-
-
-def test_a_scale_holds_all_values_and_nothing_leaves_it():
-    one = scale([1.0, None, math.nan, 3.0], 10, 110)
-    assert 10 < one(1.0) < one(2.0) < one(3.0) < 110
-    assert one(2.0) == pytest.approx(60)
-    assert one(1e9) == 110
-    log = Scale(1, 100, 0, 10, log=True)
-    assert log(10) == pytest.approx(5)
-    assert log(0) == 0
-    assert scale([], 0, 1).low < scale([], 0, 1).high
-    assert plain_number([0.05, 0.1, 0.15])(0.1) == "0.10"
-    assert plain_number([-20.0, 0.0, 20.0])(-20.0) == "−20"
-
-
-@given(st.lists(st.tuples(st.floats(50, 340), st.floats(30, 200), st.text(min_size=1, max_size=30)), max_size=8))
-@settings(max_examples=100, deadline=None)
-def test_names_beside_points_never_lie_on_each_other(points):
-    boxes = []
-    for label in label_places(points, 46, 358, 20, 210):
-        x, y = (float(re.search(rf' {key}="([-\d.]+)"', label)[1]) for key in "xy")
-        boxes.append((x, y))
-    assert len(boxes) <= len(points)
-    for index, (x, y) in enumerate(boxes):
-        assert 46 - 1 <= x <= 358
-        assert all(abs(y - other) > 11 or abs(x - beside) > 6 for beside, other in boxes[:index])
+    drawn = page(usual).charts["q_v: q rank 8 in layers 0 to 2; v rank 8 in layers 0 to 2"]
+    blocks = drawn["layer"][1]["data"]["values"]
+    assert [(one["role"], one["from"], one["to"], one["rank"]) for one in blocks] == [
+        ("q", 0, 3, "8"),
+        ("v", 0, 3, "8"),
+    ]
 
 
 def test_curves_are_thinned_evenly_and_keep_their_ends():
@@ -265,18 +342,30 @@ def test_curves_are_thinned_evenly_and_keep_their_ends():
     assert thinned([1, 2], 60) == [1, 2]
 
 
-def test_arms_differ_in_colour_shape_or_dashes(tmp_path):
-    make(tmp_path, {"airports": {f"arm{number}": {1: 0.1} for number in range(30)}})
+def test_arms_differ_in_color_or_shape(tmp_path):
+    make(tmp_path, {"airports": {f"arm{number}": {1: 0.1} for number in range(42)}})
     looks = looks_of(find(tmp_path).study)
-    assert (
-        len({(place and 1 + (place - 1) % 7, place % len(SHAPES), place % len(DASHES)) for place in looks.values()})
-        == 30
+    assert len({(look.color, look.shape) for look in looks.values()}) == 42
+    assert looks["arm0"].color == 0
+    assert all(look.color for name, look in looks.items() if name != "arm0")
+
+
+def test_another_process_makes_the_same_bytes(usual):
+    code = (
+        "import sys; from pathlib import Path; from lorascope.studies.findings import find; "
+        "from lorascope.studies.page.page import page_of; "
+        "sys.stdout.buffer.write(page_of(find(Path(sys.argv[1]))).encode())"
     )
+    done = subprocess.run([sys.executable, "-c", code, str(usual)], capture_output=True, check=True, timeout=120)
+    assert done.stdout == (usual / "report.html").read_bytes()
 
 
-def test_texts_are_escaped_and_markup_is_not():
-    made = element("p", "<&>", element("b", "x"), None, class_="a\"b'", data_x=1.25, hidden=None)
-    assert made == '<p class="a&quot;b&#x27;" data-x="1.2">&lt;&amp;&gt;<b>x</b></p>'
+def test_the_templates_are_in_the_wheel(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=Path(__file__).parents[2], check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "/page/templates/" in name}
+    assert held == {"page.html.j2", "parts.html.j2", "page.js", "style.css"}
 
 
 def contrast(first: str, second: str) -> float:
@@ -318,14 +407,25 @@ def test_the_browser_check_finds_what_is_wrong(tmp_path, monkeypatch, capsys):
     bad.write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><img src='http://127.0.0.1:9/x.png'>"
         "<div style='width:3000px'>wide</div><script>console.log('hello'); null.x</script>"
-        "<svg class=chart viewBox='0 0 10 10' width=10 aria-label=a><text x=5 y=5>far too long</text></svg>"
+        "<div class=chart style='width:10px' data-chart=0>"
+        "<svg viewBox='0 0 10 10' width=10><text x=5 y=5>far too long</text></svg></div>"
     )
     monkeypatch.setattr(sys, "argv", ["check_report.py", str(bad)])
+    monkeypatch.setattr(check_report, "DRAWING", 0.5)
     with pytest.raises(SystemExit) as end:
         check_report.main()
     assert end.value.code == 1
     err = capsys.readouterr().err
-    for word in ("hello", "TypeError", "x.png", "px wide", "cut off: far too long", "its paper is"):
+    for word in (
+        "hello",
+        "TypeError",
+        "x.png",
+        "px wide",
+        "cut off: far too long",
+        "its paper is",
+        "there is no dot",
+        "0 of 1 charts",
+    ):
         assert word in err
 
 

@@ -57,7 +57,7 @@ def write_report(
     rows = [(results, result_rows(found)), (folder / RUNS, run_rows(found))]
     written = [write_rows(rows_, file) for file, rows_ in rows if rows_]
     written.append(write_text(folder / JSON, json.dumps(plain(as_dict(found)), indent=1) + "\n"))
-    whole = page_of(found)
+    whole = page_of(found, page)
     written.append(write_text(page, whole))
     if drawn := plot_fronts(found.comparisons, found.study.tasks, picture):
         written.append(drawn)

@@ -1,1 +1,1 @@
-"""The page of a study: one HTML file that asks nothing of any server, its charts drawn as SVG."""
+"""The page of a study: one HTML file that asks no server for anything."""
