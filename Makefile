@@ -72,8 +72,9 @@ check-browser: setup ## a report's page in headless Chromium, wide and narrow, l
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs
 
-docs: setup ## write docs/architectures.md anew
+docs: setup ## write docs/architectures.md and docs/messages.md anew
 	@$(BIN)/python scripts/architectures.py
+	@$(BIN)/python scripts/messages.py
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@$(PYTHON) scripts/lock.py "$(TORCH)"

@@ -19,11 +19,11 @@ def main(run: str, words: list[str]) -> None:
     from rich.console import Console
 
     from lorascope.config import RunConfig, from_dict
-    from lorascope.judging import measure_of
+    from lorascope.evaluation.measure import measure_of
     from lorascope.models.quiet import hush
     from lorascope.records.record import RunRecord
     from lorascope.records.store import ADAPTER
-    from lorascope.result_view import show_metrics
+    from lorascope.run_reporter import show_metrics
     from lorascope.session import Session
     from lorascope.studies.lookup import find_run
     from lorascope.terminal import Bar
@@ -44,7 +44,7 @@ def main(run: str, words: list[str]) -> None:
     config = from_dict(RunConfig, settings)
     out = Console()
     inputs = Session(lasting=False).inputs(config, out)
-    measure = measure_of(config, inputs, out)
+    measure = measure_of(config, inputs.base, inputs.rows, inputs.evaluation)
     with Bar(out, "base", measure.steps) as bar:
         before = measure.base(inputs.base.model, bar.step, measure.remembered_at(config, inputs.base.revision))
     model = PeftModel.from_pretrained(inputs.base.model, str(folder / ADAPTER)).eval()

@@ -28,10 +28,13 @@ MAY_IMPORT = {
     "targets": {"config", "errors", "models", "wording"},
     "records": {"config", "errors", "interrupts"},
     "terminal": set(),
-    "plan_view": {"config", "targets", "estimate", "wording"},
-    "result_view": {"records", "wording"},
+    "plan_view": {"config", "targets", "estimate", "planning", "wording"},
+    "planning": {
+        *("config", "errors", "data", "models", "targets", "estimate", "evaluation", "libraries", "records", "wording"),
+    },
+    "run_reporter": {"config", "data", "evaluation", "plan_view", "planning", "records", "terminal", "wording"},
     "estimate": {"config", "errors", "models", "targets", "wording"},
-    "evaluation": {"config", "errors", "data", "models"},
+    "evaluation": {"config", "errors", "data", "models", "records"},
     "training": {
         *("config", "errors", "interrupts", "data", "models", "targets", "estimate", "records", "terminal"),
     },
@@ -39,17 +42,15 @@ MAY_IMPORT = {
     "explain": {"config", "errors"},
     "studies": {"config", "errors", "records", "terminal", "wording"},
     "inputs": {"config", "data", "models", "terminal"},
-    "scout": {"config", "data", "errors", "estimate", "libraries", "models", "records", "targets", "wording"},
-    "sweep": {"config", "errors", "libraries", "models", "records", "run", "scout", "terminal"},
+    "sweep": {"config", "errors", "planning", "terminal"},
     "conduct": {
-        *("config", "errors", "estimate", "evaluation", "interrupts", "models", "records", "run", "scout", "studies"),
-        *("terminal", "wording"),
+        *("config", "errors", "estimate", "evaluation", "interrupts", "planning", "records", "studies", "terminal"),
+        "wording",
     },
-    "session": {"config", "inputs", "models", "scout", "terminal"},
-    "judging": {"config", "evaluation", "inputs", "terminal"},
+    "session": {"config", "inputs", "models", "planning", "terminal"},
     "run": {
-        *("config", "errors", "interrupts", "terminal", "plan_view", "result_view", "inputs", "judging", "scout"),
-        *("session", "libraries", "data", "models", "targets", "estimate", "training", "evaluation", "records"),
+        *("config", "errors", "interrupts", "terminal", "run_reporter", "inputs", "session", "libraries"),
+        *("models", "planning", "targets", "training", "evaluation", "records"),
     },
 }
 

@@ -334,13 +334,13 @@ def test_the_best_checkpoint_stays_when_it_was_asked_for_and_no_other(tiny_words
 
 
 def test_a_run_that_is_cut_before_its_record_is_whole_keeps_its_last_checkpoint(tiny_words, monkeypatch):
-    import lorascope.run as story
+    from lorascope.evaluation.measure import Measure
 
     def cut(*_):
         raise RuntimeError("cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(story, "keep_answers", cut)
+        patch.setattr(Measure, "keep_answers", cut)
         with pytest.raises(RuntimeError):
             run(*tiny_words)
     again, _ = run(*tiny_words)

@@ -11,6 +11,7 @@ from lorascope.data.card import data_card
 from lorascope.data.notes import data_notes
 from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, rows_hash, shared_prompts
+from lorascope.data.size import Size
 from lorascope.data.sources import load_rows
 from lorascope.data.tokens import IGNORED, Encoded, encode
 from lorascope.models.architecture import architecture_notes
@@ -36,15 +37,12 @@ class Inputs:
         return int(self.base.tokenizer.pad_token_id or 0)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(len(ids) for half in (self.train, self.evaluation) for ids in half.input_ids)
-
-    @property
-    def most_supervised(self) -> int:
-        """Supervised tokens of the row that has most."""
+    def size(self) -> Size:
+        """How large these very rows are."""
+        longest = max(len(ids) for half in (self.train, self.evaluation) for ids in half.input_ids)
         every = chain(self.train.labels, self.evaluation.labels)
-        return max(sum(label != IGNORED for label in labels) for labels in every)
+        supervised = max(sum(label != IGNORED for label in labels) for labels in every)
+        return Size(len(self.train), self.train.tokens, longest, supervised)
 
     def prompts(self, config: RunConfig) -> list[dict[str, Any]]:
         """What placement and start read of the train rows, as batches; nothing where they read none."""
@@ -89,7 +87,7 @@ def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
     return Data(rows, train, encode(rows.eval, tokenizer, config.train.max_length, "eval", skip=skip))
 
 
-def tell(config: RunConfig, base: Base, data: Data) -> None:
+def show_notes(config: RunConfig, base: Base, data: Data) -> None:
     """What a user should know of base and data before the training."""
     notes = data_notes(data.rows, data.train, data.evaluation)
     for note in (*notes, *architecture_notes(base.model.config, config.model)):

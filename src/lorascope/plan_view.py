@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lorascope.config import ROLES, TargetConfig
+from lorascope.estimate.view import lines
 from lorascope.targets.module_map import ModuleMap, Projection
 from lorascope.targets.plan import PlannedModule, TargetPlan
 from lorascope.targets.roles import group_of
@@ -16,6 +17,17 @@ from lorascope.wording import count, megabytes, short, spans
 
 if TYPE_CHECKING:
     from lorascope.estimate.fit import Suggestion
+    from lorascope.planning.run_plan import RunPlan
+
+
+def show_run_plan(out: Console, plan: RunPlan) -> None:
+    """What a run will train and take; or that only the base's weights can decide it."""
+    if plan.target is None or plan.memory is None or plan.compute is None:
+        show_undecided(out, plan.config.target, plan.modules)
+        return
+    show_plan(out, plan.target, plan.modules)
+    for line in lines(plan.memory, plan.compute):
+        out.print(line)
 
 
 def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:
@@ -129,14 +141,14 @@ def show_ways(out: Console, ways: Sequence[Suggestion], gpu: int) -> None:
     if not fitting:
         least = min(ways, key=lambda way: way.predicted_bytes)
         out.print(
-            f"nothing fits {megabytes(gpu)}: {least.words} needs {megabytes(least.predicted_bytes)}. Shorten "
+            f"nothing fits {megabytes(gpu)}: {least.overrides} needs {megabytes(least.predicted_bytes)}. Shorten "
             "train.max_length, take quantization=nf4, or a smaller model."
         )
         return
     out.print(f"what fits {megabytes(gpu)}, with the same effective batch, fastest first:")
     for way in fitting[:4]:
         mark = "   (as it is)" if way.current else ""
-        out.print(f"  {way.words}   ~ {megabytes(way.predicted_bytes)}{mark}")
+        out.print(f"  {way.overrides}   ~ {megabytes(way.predicted_bytes)}{mark}")
     if not any(way.current for way in fitting):
         out.print("[yellow]as it is, it does not fit[/]")
 

@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 
 from lorascope.config import RunConfig, as_dict
-from lorascope.inputs import Data, Inputs, load_data, tell
+from lorascope.inputs import Data, Inputs, load_data, show_notes
 from lorascope.models.intact import Seal
 from lorascope.models.loading import Base, check_quantized, load_base
 from lorascope.models.packaged import is_unpacked
-from lorascope.scout import Scout
+from lorascope.planning.run_plan import PlanningCache
 from lorascope.terminal import waiting, warn
 
 MOST_DATA = 8  # data sets that are kept
@@ -33,7 +33,7 @@ class Session:
         self._key = ""
         self._seal: Seal | None = None
         self._data: dict[str, Data] = {}
-        self.scout = Scout()
+        self.planning = PlanningCache()
         self.states: dict[str, Any] = {}  # of the base's lower layers, which the training keeps for the next run
         self.loaded = 0  # how often a base was
 
@@ -48,7 +48,7 @@ class Session:
         with waiting(out, "loading data and base"):
             base = self._base_of(config)
             data = self._data_of(config, base)
-        tell(config, base, data)
+        show_notes(config, base, data)
         return Inputs(base, data.rows, data.train, data.evaluation)
 
     def _base_of(self, config: RunConfig) -> Base:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,19 +11,23 @@ from rich.text import Text
 
 from lorascope.config import RunConfig
 from lorascope.errors import LorascopeError
-from lorascope.scout import Look, Scout
+from lorascope.planning.run_plan import PlanningCache, RunPlan, plan_run, resolve_config
 from lorascope.terminal import console, waiting
 
 
 @dataclass
 class Job:
-    """One run of a sweep: the words that make it, and its config, or why it has none."""
+    """One run of a sweep: the overrides that make it, and its config, or why it has none."""
 
-    words: str
+    overrides: str
     config: RunConfig | None
     error: LorascopeError | None = None
-    look: Look | None = None
-    done: bool = False
+    plan: RunPlan | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was made before, and will not be repeated."""
+        return self.plan is not None and self.plan.done is not None
 
 
 def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
@@ -32,21 +35,21 @@ def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
     if any(job.config and job.config.dry_run for job in jobs):
         return  # each shows its own plan
     out = out or console()
-    scout = Scout()
+    cache = PlanningCache()
     with waiting(out, "planning all runs"):
         for job in jobs:
-            _look_at(job, scout)
+            _plan(job, cache)
     table = Table(box=None, pad_edge=False)
     for title in ("run", "parameters", "memory", ""):
         table.add_column(title, justify="right" if title in ("parameters", "memory") else "left")
     for job in jobs:
-        plan = job.look.plan if job.look else None
-        parameters = f"{plan.trainable_parameters:,}" if plan else "-"
-        memory = job.look.memory_words if job.look else "-"
-        table.add_row(*map(Text, (job.words, parameters, memory, _state(job))))
+        target = job.plan.target if job.plan else None
+        parameters = f"{target.trainable_parameters:,}" if target else "-"
+        memory = job.plan.memory_text if job.plan else "-"
+        table.add_row(*map(Text, (job.overrides, parameters, memory, _state(job))))
     done, bad = sum(job.done for job in jobs), sum(job.error is not None for job in jobs)
-    said = [f"{done} done" if done else "", f"{bad} cannot be run" if bad else ""]
-    out.print(f"[bold]{len(jobs)} runs[/]   {', '.join(filter(None, said))}".rstrip())
+    counts = [f"{done} done" if done else "", f"{bad} cannot be run" if bad else ""]
+    out.print(f"[bold]{len(jobs)} runs[/]   {', '.join(filter(None, counts))}".rstrip())
     out.print(table)
 
 
@@ -56,21 +59,10 @@ def _state(job: Job) -> str:
     return "done" if job.done else ""
 
 
-def _look_at(job: Job, scout: Scout) -> None:
-    from lorascope.libraries import importing
-    from lorascope.models.device import resolve
-    from lorascope.records.store import find_done
-    from lorascope.run import pinned
-
+def _plan(job: Job, cache: PlanningCache) -> None:
     if job.config is None:
         return
     try:
-        with importing():
-            config = resolve(job.config)
-        config = dataclasses.replace(config, dataset=pinned(config.dataset))
-        job.done = not config.overwrite and find_done(config) is not None
+        job.plan = plan_run(resolve_config(job.config), cache)
     except LorascopeError as error:
         job.error = error
-        return
-    job.look = scout.look(config)
-    job.error = job.look.error

@@ -1,8 +1,11 @@
-"""Numbers as people read them: counts, sizes and layers come in, words go out."""
+"""Formats numbers for people: counts, sizes, durations, layers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+SMALLEST = 0.05 * 2**30  # bytes that round to 0.1 GiB
+FLOP = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 def count(parameters: int) -> str:
@@ -19,10 +22,25 @@ def megabytes(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 s, 12 min, 3.5 h."""
-    if seconds < 100:
+    """Seconds as people say them: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def gibibytes(size: float) -> str:
+    """A number of bytes in GiB, as one of several parts: 3.8, <0.1."""
+    return f"{size / 2**30:.1f}" if size >= SMALLEST else "<0.1"
+
+
+def flop(number: float) -> str:
+    """Floating-point operations for reading: 29 GFLOP, 1.8 EFLOP."""
+    for size, letter in FLOP:
+        if number >= size:
+            value = number / size
+            return f"{value:.1f} {letter}FLOP" if value < 10 else f"{value:.0f} {letter}FLOP"
+    return f"{number:.0f} FLOP"
 
 
 def short(number: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lorascope.conduct.planned import State
-from lorascope.conduct.progress import Progress
+from lorascope.conduct.progress import StudyProgress
 from lorascope.studies.study import FINAL, PILOT
 
 
@@ -30,7 +30,7 @@ def done(at=None):
 
 
 def study(finals, pilot=0):
-    progress = Progress(Console(quiet=True))
+    progress = StudyProgress(Console(quiet=True))
     progress.left |= {FINAL: finals, PILOT: pilot}
     return progress
 

@@ -63,7 +63,7 @@ def test_the_fastest_that_fits_comes_first(mistral):
     larger = [one for one in found if one.batch_size > best.batch_size and not one.checkpointing]
     assert larger
     assert not any(one.fits for one in larger)
-    assert best.words == (
+    assert best.overrides == (
         f"train.batch_size={best.batch_size} train.gradient_accumulation={best.gradient_accumulation} "
         "train.sft.activation_checkpointing=false"
     )
@@ -90,7 +90,7 @@ def test_the_current_setting_is_among_them(mistral):
 
 def test_an_overrides_words_are_taken(mistral):
     best = suggestions(*mistral, 24 * GIB)[0]
-    config = compose(["model=mistral7b", *best.words.split()])
+    config = compose(["model=mistral7b", *best.overrides.split()])
     assert config.train.batch_size == best.batch_size
     assert config.train.sft["activation_checkpointing"] is best.checkpointing
 

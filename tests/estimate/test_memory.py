@@ -12,14 +12,15 @@ from lorascope.config import Device, Dtype, Scheme
 from lorascope.estimate import logits
 from lorascope.estimate.compute import estimate_compute
 from lorascope.estimate.memory import MemoryEstimate, estimate_memory, memory_of
-from lorascope.estimate.setting import as_if_on, setting_of
+from lorascope.estimate.setting import setting_of
 from lorascope.estimate.survey import survey
-from lorascope.estimate.view import flop, lines
-from lorascope.evaluation.loss import BATCH_TOKENS
+from lorascope.estimate.view import lines
 from lorascope.models.architecture import build_on_meta, load_architecture
+from lorascope.models.device import resolve
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
 from lorascope.training.trainer import sft_config
+from lorascope.wording import flop
 
 GIB = 2**30
 
@@ -95,14 +96,13 @@ def test_the_constants_are_those_of_who_computes():
     from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-    assert logits.EVALUATED == BATCH_TOKENS
     assert (logits.TILE_TOKENS, logits.TILE_ENTRIES) == (TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
 @pytest.mark.parametrize("words", [["quantization=nf4"], ["quantization=none"]])
 @pytest.mark.parametrize("device", [Device.cpu, Device.cuda])
 def test_what_is_planned_is_what_the_trainer_chooses(words, device, tmp_path):
-    config = as_if_on(compose(words), device)
+    config = resolve(compose(words), device)
     here, chosen = setting_of(config, device=device), sft_config(config, tmp_path)
     checkpointing = getattr(chosen, "activation_checkpointing", None) or chosen.gradient_checkpointing
     assert (here.optimizer, here.checkpointing) == (chosen.optim.value, bool(checkpointing))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,6 +34,30 @@ def clear(text: str) -> bool:
     return 0 < len(lines) <= 2 and "Traceback" not in text and " object at 0x" not in text and len(text) < 2000
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "messages.md"
+
+
+def general(text: str) -> str:
+    """A message without what is this machine's, this moment's or too long to read."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    text = re.sub(r"(?<![\w.])/[^\s:,;'\")]*/", "…/", text)
+    text = re.sub(r"\b[0-9a-f]{8,64}\b", "…", text)
+    return "\n".join(line if len(line) <= 300 else f"{line[:300]}…" for line in text.splitlines())
+
+
+def listed(error: LorascopeError) -> None:
+    """Every message that the tests provoke is on one page, so that they are read together.
+
+    With LORASCOPE_MESSAGES=FILE the messages are collected there instead, for scripts/messages.py.
+    """
+    message = general(str(error))
+    if collected := os.environ.get("LORASCOPE_MESSAGES"):
+        with open(collected, "a", encoding="utf-8") as file:
+            file.write(json.dumps([type(error).__name__, message]) + "\n")
+    else:
+        assert message in PAGE.read_text(encoding="utf-8"), "docs/messages.md lacks this message: make docs"
+
+
 @contextmanager
 def told(says: str = "", kind: type[LorascopeError] = LorascopeError) -> Iterator[None]:
     """What is done inside ends in an error with place, value and remedy, which holds `says`, and soon."""
@@ -44,6 +72,7 @@ def told(says: str = "", kind: type[LorascopeError] = LorascopeError) -> Iterato
     assert says in str(error)
     assert clear(str(error))
     assert took < SECONDS
+    listed(error)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A record as a run leaves it, without the run."""
 
-from lorascope.evaluation.metrics import EVAL_LOSS
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 
 

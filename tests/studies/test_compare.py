@@ -4,7 +4,7 @@ import json
 import pytest
 
 from lorascope.cli import main
-from lorascope.evaluation.metrics import EVAL_LOSS, Metric
+from lorascope.records.metrics import EVAL_LOSS, Metric
 from lorascope.records.record import RunRecord, Status, write_record
 from studies.made_records import record
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from lorascope.records.record import RunRecord, Status, write_record
 from lorascope.studies.progress import Reader, Seen, look
 from lorascope.studies.study import Study, write_study
-from lorascope.studies.watch import duration, fitting, watch, words
+from lorascope.studies.watch import fitting, watch, words
+from lorascope.wording import duration
 from studies.made_studies import a_record, around, keep, make
 
 START = 1_767_225_600.0  # 2026-01-01T00:00:00 UTC, when made records started

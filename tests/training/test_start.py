@@ -21,7 +21,8 @@ from lorascope.targets.automatic import plan_automatically
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
 from lorascope.targets.scores import plain_weight
-from lorascope.training.start import check_init, start_adapter
+from lorascope.targets.start import check_init
+from lorascope.training.start import start_adapter
 from small_models import small_model
 
 # what PEFT says of `init_lora_weights: eva` before it has its config and its data

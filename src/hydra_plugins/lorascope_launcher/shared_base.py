@@ -46,21 +46,21 @@ class SharedBaseLauncher(BasicLauncher):
         jobs = []
         everywhere = set.intersection(*map(set, job_overrides))
         for overrides in job_overrides:
-            words = " ".join(word for word in overrides if word not in everywhere) or "as it is"
+            own = " ".join(one for one in overrides if one not in everywhere) or "as it is"
             try:
                 composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
                 hydra = composed.hydra
                 with open_dict(composed):
                     del composed["hydra"]  # as a job sees it
-                jobs.append(Job(words, to_run_config(composed, hydra.runtime.choices, config_folders(hydra))))
+                jobs.append(Job(own, to_run_config(composed, hydra.runtime.choices, config_folders(hydra))))
             except LorascopeError as error:
-                jobs.append(Job(words, None, error))
+                jobs.append(Job(own, None, error))
         if len(jobs) > 1:
             show_jobs(jobs)
         if self.config.execution != "processes":
             return super().launch(job_overrides, initial_job_idx)
         results = [self._in_a_process(overrides) for overrides in job_overrides]
-        bad = [(job.words, one) for job, one in zip(jobs, results, strict=True) if one.status is JobStatus.FAILED]
+        bad = [(job.overrides, one) for job, one in zip(jobs, results, strict=True) if one.status is JobStatus.FAILED]
         if bad and not self.config.study.arms:  # a study tells of its runs itself
             told = "\n    ".join(f"{words}: {one._return_value}" for words, one in bad)
             what = f"{len(bad)} of {len(jobs)} runs did not end well:\n    {told}"

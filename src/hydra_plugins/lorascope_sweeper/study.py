@@ -52,14 +52,14 @@ class StudySweeper(BasicSweeper):
 
         return isinstance(self.launcher, SharedBaseLauncher)
 
-    def compose(self, words: Sequence[str]) -> "RunConfig":
-        """The config of the command's words and these, as a job sees it."""
+    def compose(self, overrides: Sequence[str]) -> "RunConfig":
+        """The config of the command's overrides and these, as a job sees it."""
         from lorascope.compose import config_folders, to_run_config
 
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
-        composed = loader.load_sweep_config(self.config, [*self.arguments, *words])
+        composed = loader.load_sweep_config(self.config, [*self.arguments, *overrides])
         hydra = composed.hydra
         with open_dict(composed):
             del composed["hydra"]
@@ -68,7 +68,7 @@ class StudySweeper(BasicSweeper):
     def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
         """Make the runs; the reason for each that failed."""
         assert self.launcher is not None
-        jobs = [[*self.arguments, *words] for words in batch]
+        jobs = [[*self.arguments, *overrides] for overrides in batch]
         results = self.launcher.launch(jobs, initial_job_idx=self.jobs)
         self.jobs += len(jobs)
         return [None if one.status is JobStatus.COMPLETED else _reason(one) for one in results]

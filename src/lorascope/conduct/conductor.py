@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorascope.conduct.design import Cell, Design, design
-from lorascope.conduct.forecast import show_runs
-from lorascope.conduct.overview import show_study
 from lorascope.conduct.pilot import Trial, choice, expected, next_trials
-from lorascope.conduct.planned import Planned, Planner, State, state_of
-from lorascope.conduct.progress import Progress
+from lorascope.conduct.planned import PlannedRun, State, StudyPlanner, state_of
+from lorascope.conduct.preflight import plan_study, show_runs, show_study
+from lorascope.conduct.progress import StudyProgress
 from lorascope.config import RunConfig
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
@@ -36,17 +35,17 @@ POLL = 2.0  # seconds between two looks at a run that another process holds
 
 
 class Door(Protocol):
-    """What makes configs of words, and runs of them."""
+    """What makes configs of overrides, and runs of them."""
 
     @property
     def one_by_one(self) -> bool:
         """Whether runs wait for each other in any case, so that they may be handed over singly."""
 
-    def compose(self, words: Sequence[str]) -> RunConfig:
-        """The config of the command's words and these."""
+    def compose(self, overrides: Sequence[str]) -> RunConfig:
+        """The config of the command's overrides and these."""
 
     def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
-        """Make runs of the command's words and each of these; the reason for each that failed."""
+        """Make runs of the command's overrides and each of these; the reason for each that failed."""
 
 
 def conduct(config: RunConfig, door: Door, out: Console | None = None) -> None:
@@ -77,26 +76,27 @@ class Conductor:
     failed: dict[str, str] = field(default_factory=dict)  # title -> reason
     rates: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> arm -> rate
     notes: list[str] = field(default_factory=list)
-    planned: dict[str, Planned] = field(default_factory=dict)  # by name
+    planned: dict[str, PlannedRun] = field(default_factory=dict)  # by name
     known: dict[str, State] = field(default_factory=dict)  # how runs ended
     attempts: Counter[str] = field(default_factory=Counter)
     began: str = field(default_factory=now)  # at the first of all sessions
 
     def __post_init__(self) -> None:
-        self.planner = Planner(self.door.compose)
+        self.planner = StudyPlanner(self.door.compose)
         self.settings = self.config.study
         self.folder = Path(self.config.runs_dir).expanduser()
-        self.progress = Progress(self.out)
+        self.progress = StudyProgress(self.out)
 
     def run(self) -> None:
         """The story."""
-        runs = show_study(self.out, self.config, self.design, self.planner)
+        found = plan_study(self.out, self.config, self.design, self.planner)
+        show_study(self.out, self.config, self.design, found)
         if self.config.dry_run:
-            show_runs(self.out, self.design, self.planner, self.settings, runs)
+            show_runs(self.out, self.design, self.planner, self.settings, found)
             self.out.print("Nothing was run (dry_run=true).")
             return
-        cells = [cell for cell in self.design.cells if (cell.task.name, cell.arm.name) not in runs.refused]
-        self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in runs.refused.items()}
+        cells = [cell for cell in self.design.cells if cell.key not in found.refused]
+        self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in found.refused.items()}
         self.progress.left[FINAL] = float(len(cells) * len(self.settings.seeds))
         with self.progress:
             if self.settings.pilot.points:
@@ -132,12 +132,12 @@ class Conductor:
             if found.step is not None:
                 rate = Trial(0, found.step).rate(cell.config.train.learning_rate)
                 self.rates.setdefault(cell.task.name, {})[cell.arm.name] = rate
-        self._tell_rates()
+        self._report_rates()
 
-    def _tell_rates(self) -> None:
+    def _report_rates(self) -> None:
         for task, rates in self.rates.items():
-            told = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
-            self.out.print(f"[bold]rates[/]    {escape(task)}: {escape(told)}")
+            chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
+            self.out.print(f"[bold]rates[/]    {escape(task)}: {escape(chosen)}")
         for note in self.notes:
             self.out.print(f"[yellow]note[/]  {escape(note)}")
 
@@ -152,7 +152,7 @@ class Conductor:
                     runs.append(self.planner.final(cell, seed, rate))
         self._make(runs)
 
-    def _make(self, runs: Sequence[Planned]) -> None:
+    def _make(self, runs: Sequence[PlannedRun]) -> None:
         """Make what is not made, and wait for what other processes hold."""
         if not self.planned:
             self._look_at_what_was_here({run.entry.name for run in runs})
@@ -177,7 +177,7 @@ class Conductor:
         began = time.perf_counter()
         runs = [self.planned[name] for name in names]
         self.progress.begin(runs[0])
-        reasons = self.door.launch([run.words for run in runs])
+        reasons = self.door.launch([run.overrides for run in runs])
         seconds = (time.perf_counter() - began) / len(runs)
         ended = {}
         for run, reason in zip(runs, reasons, strict=True):

@@ -12,9 +12,9 @@ from typing import Any
 
 from lorascope.config import RunConfig, StudyConfig, TaskConfig, amount, as_dict
 from lorascope.errors import ConfigError
-from lorascope.evaluation.metrics import EVAL_LOSS, Metric
 from lorascope.evaluation.own import metrics_of
 from lorascope.records.identity import identity
+from lorascope.records.metrics import EVAL_LOSS, Metric
 from lorascope.studies.settings import differing, flat
 from lorascope.studies.study import Arm, Task
 
@@ -32,8 +32,13 @@ class Cell:
 
     arm: Arm
     task: Task
-    words: tuple[str, ...]  # behind the command's own
+    overrides: tuple[str, ...]  # behind the command's own
     config: RunConfig  # of its final runs, but for seed and rate
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Task and arm by name."""
+        return self.task.name, self.arm.name
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def design(study: StudyConfig, compose: Compose) -> Design:
 
     Args:
         study: its settings decide.
-        compose: makes a config of words that stand behind the command's own.
+        compose: makes a config of overrides that stand behind the command's own.
 
     Raises:
         ConfigError: for settings that make no study, and for arms that differ in more than the study is about.
@@ -76,13 +81,13 @@ def design(study: StudyConfig, compose: Compose) -> Design:
         )
     cells = []
     for name, settings in (study.tasks or {"": TaskConfig()}).items():
-        own = _words(f"study.tasks.{name}.words", settings.words)
+        own = _overrides(f"study.tasks.{name}.words", settings.words)
         task: Task | None = None
         for arm in arms:
-            words = (*own, *shlex.split(arm.words))
-            config = compose(words)
+            overrides = (*own, *shlex.split(arm.words))
+            config = compose(overrides)
             task = task or _task(name, settings, config)
-            cells.append(Cell(arm, task, words, config))
+            cells.append(Cell(arm, task, overrides, config))
         _comparable([cell for cell in cells if cell.task is task], study.axes)
     return Design(views, reference, cells)
 
@@ -129,31 +134,31 @@ def _problems(study: StudyConfig) -> Any:
         yield ConfigError("study.same_rank", "without a budget the arms stand as their ranks are.", "Leave it out.")
 
 
-def _words(place: str, words: str) -> list[str]:
+def _overrides(place: str, text: str) -> list[str]:
     try:
-        return shlex.split(words)
+        return shlex.split(text)
     except ValueError as error:
-        raise ConfigError(place, f"{words!r} cannot be read: {error}.", "Close the quote.") from error
+        raise ConfigError(place, f"{text!r} cannot be read: {error}.", "Close the quote.") from error
 
 
 def _arms(study: StudyConfig) -> tuple[list[Arm], list[str]]:
     """Arms with the comparisons that they stand in."""
-    given = {name: _words(f"study.arms.{name}", words) for name, words in study.arms.items()}
+    given = {name: _overrides(f"study.arms.{name}", text) for name, text in study.arms.items()}
     if study.budget is None:
-        return [Arm(name=name, words=shlex.join(words), views=[GIVEN]) for name, words in given.items()], [GIVEN]
+        return [Arm(name=name, words=shlex.join(own), views=[GIVEN]) for name, own in given.items()], [GIVEN]
     matched = f"{study.budget} parameters" if amount(study.budget) else f"{study.budget}'s budget"
     views = [matched, SAME_RANK] if study.same_rank else [matched]
     arms = []
-    for name, words in given.items():
+    for name, overrides in given.items():
         if name == study.budget:
-            arms.append(Arm(name=name, words=shlex.join(words), views=views))
+            arms.append(Arm(name=name, words=shlex.join(overrides), views=views))
             continue
-        own = any(word.startswith("target.budget=") for word in words)
-        sized = words if own else [*words, f"target.budget={study.budget}"]
+        own = any(one.startswith("target.budget=") for one in overrides)
+        sized = overrides if own else [*overrides, f"target.budget={study.budget}"]
         arms.append(Arm(name=name, words=shlex.join(sized), views=[matched]))
-        placed = any(word.startswith("target=auto") for word in words)  # has no ranks without a budget
+        placed = any(one.startswith("target=auto") for one in overrides)  # has no ranks without a budget
         if study.same_rank and not own and not placed:
-            arms.append(Arm(name=name + OWN_RANKS, words=shlex.join(words), views=[SAME_RANK]))
+            arms.append(Arm(name=name + OWN_RANKS, words=shlex.join(overrides), views=[SAME_RANK]))
     return arms, views
 
 

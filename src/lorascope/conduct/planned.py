@@ -1,4 +1,4 @@
-"""One run of a study before it is made: a cell, seed and rate come in, its words, config and folder's name go out."""
+"""The runs of a study before they are made: the overrides, config and folder of each; and what became of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lorascope.conduct.design import Cell, Compose
 from lorascope.conduct.pilot import Trial
 from lorascope.config import PilotConfig, RunConfig
 from lorascope.errors import RunError
-from lorascope.models.device import resolve
+from lorascope.planning.run_plan import resolve_config
 from lorascope.records.identity import run_name
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import FILE, RunRecord, Status, read_record
 from lorascope.records.store import is_at_work
-from lorascope.run import pinned
 from lorascope.studies.study import FINAL, PILOT, StudyRun
 
 # a pilot's run is asked for its eval loss alone, and nobody but its record is told
@@ -30,11 +30,11 @@ BRIEF = (
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run that is to be made, or was."""
 
     cell: Cell
-    words: tuple[str, ...]  # behind the command's own
+    overrides: tuple[str, ...]  # behind the command's own
     config: RunConfig  # resolved
     entry: StudyRun
 
@@ -51,27 +51,27 @@ class Planned:
         return f"{entry.stage}{share}  {entry.task}  {entry.arm}  seed {entry.seed}  rate {entry.rate:g}"
 
 
-class Planner:
+class StudyPlanner:
     """Makes runs of cells; what they share is composed once."""
 
     def __init__(self, compose: Compose) -> None:
         self.compose = compose
         self._known: dict[tuple[str, ...], RunConfig] = {}
 
-    def final(self, cell: Cell, seed: int, rate: float | None) -> Planned:
+    def final(self, cell: Cell, seed: int, rate: float | None) -> PlannedRun:
         """A run that the verdict is made of; without a rate, the config's own."""
         return self._planned(cell, (), FINAL, seed, rate, None, 1.0)
 
-    def trial(self, cell: Cell, settings: PilotConfig, trial: Trial) -> Planned:
+    def trial(self, cell: Cell, settings: PilotConfig, trial: Trial) -> PlannedRun:
         """A training of the pilot."""
         train, share = cell.config.train, settings.shares[trial.rung]
-        words = [*BRIEF, f"dataset.validation_share={settings.validation_share!r}"]
+        overrides = [*BRIEF, f"dataset.validation_share={settings.validation_share!r}"]
         if share < 1 and train.max_steps:
-            words.append(f"train.max_steps={max(1, round(train.max_steps * share))}")
+            overrides.append(f"train.max_steps={max(1, round(train.max_steps * share))}")
         elif share < 1:
-            words.append(f"train.epochs={train.epochs * share!r}")
+            overrides.append(f"train.epochs={train.epochs * share!r}")
         rate = trial.rate(train.learning_rate)
-        return self._planned(cell, tuple(words), PILOT, settings.seed, rate, trial.rung, share)
+        return self._planned(cell, tuple(overrides), PILOT, settings.seed, rate, trial.rung, share)
 
     def _planned(
         self,
@@ -82,16 +82,15 @@ class Planner:
         rate: float | None,
         rung: int | None,
         share: float,
-    ) -> Planned:
-        words = (*cell.words, *more)
-        if words not in self._known:
-            config = resolve(self.compose(words))
-            self._known[words] = dataclasses.replace(config, dataset=pinned(config.dataset))
-        config = self._known[words]
-        words = (*words, f"seed={seed}")
+    ) -> PlannedRun:
+        overrides = (*cell.overrides, *more)
+        if overrides not in self._known:
+            self._known[overrides] = resolve_config(self.compose(overrides))
+        config = self._known[overrides]
+        overrides = (*overrides, f"seed={seed}")
         if rate is not None:
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=rate))
-            words = (*words, f"train.learning_rate={rate!r}")
+            overrides = (*overrides, f"train.learning_rate={rate!r}")
         config = dataclasses.replace(config, seed=seed)
         entry = StudyRun(
             name=run_name(config),
@@ -103,7 +102,7 @@ class Planner:
             rung=rung,
             steps=share,
         )
-        return Planned(cell, words, config, entry)
+        return PlannedRun(cell, overrides, config, entry)
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,11 @@ class State:
     @property
     def loss(self) -> float:
         """Its eval loss; not a number where there is none."""
-        loss = self.record.metric("eval_loss") if self.record else None
+        loss = self.record.metric(EVAL_LOSS.name) if self.record else None
         return math.nan if loss is None else loss
 
 
-def state_of(run: Planned) -> State:
+def state_of(run: PlannedRun) -> State:
     """As its folder tells. What was cut is queued, since the same command goes on with it."""
     if is_at_work(run.folder):
         return State("running")
@@ -134,6 +133,6 @@ def state_of(run: Planned) -> State:
     if record.status is Status.done:
         return State("done", record)
     if record.status in (Status.failed, Status.oom):
-        told = str(record.error or record.status).partition("\n")[0]
-        return State("failed", record, told.removeprefix("RunError: ").removeprefix("DataError: "))
+        reported = str(record.error or record.status).partition("\n")[0]
+        return State("failed", record, reported.removeprefix("RunError: ").removeprefix("DataError: "))
     return State("queued", record)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from lorascope.conduct.planned import Planned, State
+from lorascope.conduct.planned import PlannedRun, State
 from lorascope.records.moments import moment
 from lorascope.studies.study import FINAL, PILOT
 from lorascope.terminal import listening
@@ -20,7 +20,7 @@ from lorascope.wording import duration
 COLOURS = {"done": "green", "failed": "red", "queued": "dim", "running": "cyan"}
 
 
-class Progress:
+class StudyProgress:
     """The study's lines, and how long the rest may take."""
 
     def __init__(self, out: Console) -> None:
@@ -33,7 +33,7 @@ class Progress:
         self._listening = listening(self._heard)
         self._title = ""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> StudyProgress:
         self._listening.__enter__()
         if self.live:
             self.live.start()
@@ -46,13 +46,13 @@ class Progress:
             self.live.stop()
         self._listening.__exit__(kind, error, trace)
 
-    def begin(self, run: Planned) -> None:
+    def begin(self, run: PlannedRun) -> None:
         """This run is at work now."""
         self._began = self._began or time.time()
         self._title = run.title
         self._show(f"running  {run.title}")
 
-    def end(self, ended: Sequence[tuple[Planned, State]], seconds: float | None) -> None:
+    def end(self, ended: Sequence[tuple[PlannedRun, State]], seconds: float | None) -> None:
         """Runs ended in this session, each after so many seconds, or were found so."""
         for run, state in ended:
             stage = run.entry.stage
@@ -60,19 +60,19 @@ class Progress:
             if state.status == "done" and (seconds is not None or self._is_new(state)):
                 self.made += run.entry.steps
         for run, state in ended:
-            self._tell(run, state, seconds)
+            self._report(run, state, seconds)
         self._show("")
 
-    def _tell(self, run: Planned, state: State, seconds: float | None) -> None:
+    def _report(self, run: PlannedRun, state: State, seconds: float | None) -> None:
         colour = COLOURS[state.status]
-        told = f"[{colour}]{state.status:<7}[/]  {escape(run.title)}"
+        line = f"[{colour}]{state.status:<7}[/]  {escape(run.title)}"
         if state.status == "done":
-            told += f"  eval loss {state.loss:.4f}"
+            line += f"  eval loss {state.loss:.4f}"
         if state.reason:
-            told += f"  {escape(state.reason[:100])}"
+            line += f"  {escape(state.reason[:100])}"
         if seconds is not None:
-            told += f"  {duration(seconds)}{self._rest()}"
-        self.out.print(told)
+            line += f"  {duration(seconds)}{self._rest()}"
+        self.out.print(line)
 
     def _rest(self) -> str:
         rest = self.eta()

@@ -32,7 +32,7 @@ class Suggestion:
     current: bool  # the setting that was asked about
 
     @property
-    def words(self) -> str:
+    def overrides(self) -> str:
         """The overrides that choose it."""
         return (
             f"train.batch_size={self.batch_size} train.gradient_accumulation={self.gradient_accumulation} "

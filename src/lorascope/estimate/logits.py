@@ -8,7 +8,6 @@ from lorascope.estimate.setting import Setting
 from lorascope.estimate.shapes import Shapes
 from lorascope.estimate.storage import FLOAT32
 
-EVALUATED = 1024  # padded tokens of one forward pass of the evaluation
 # The logits are computed for the columns in which some row has a loss; rows end at different places.
 COLUMNS = 2
 # TRL's loss on CUDA computes tiles of so many tokens and so many entries of the vocabulary
@@ -29,7 +28,12 @@ def training_logits(shapes: Shapes, setting: Setting, adapter: list[Lora]) -> li
 
 def evaluation_logits(shapes: Shapes, setting: Setting) -> list[Block]:
     """At the loss of an evaluation's largest batch."""
-    return _forward(shapes, setting, max(1, EVALUATED // setting.length))
+    return _forward(shapes, setting, evaluated_rows(setting))
+
+
+def evaluated_rows(setting: Setting) -> int:
+    """Rows of an evaluation's largest batch."""
+    return max(1, setting.evaluated // setting.length)
 
 
 def _forward(shapes: Shapes, setting: Setting, rows: int) -> list[Block]:

@@ -10,7 +10,7 @@ from lorascope.config import Device, RunConfig
 from lorascope.estimate.activations import passing, saved
 from lorascope.estimate.adapter import Lora, loras
 from lorascope.estimate.blocks import Block, lasting, resident
-from lorascope.estimate.logits import EVALUATED, evaluation_logits, training_logits
+from lorascope.estimate.logits import evaluated_rows, evaluation_logits, training_logits
 from lorascope.estimate.setting import Setting, setting_of
 from lorascope.estimate.shapes import Shapes
 from lorascope.estimate.storage import FLOAT32, optimizer_bytes, quantized_matrices, weights_bytes
@@ -146,7 +146,7 @@ def _evaluation(
     setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[Block], still: dict[str, int]
 ) -> MemoryEstimate:
     """At the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it."""
-    batch = dataclasses.replace(setting, batch_size=max(1, EVALUATED // setting.length))
+    batch = dataclasses.replace(setting, batch_size=evaluated_rows(setting))
     layer, logits = passing(shapes, batch, adapter), evaluation_logits(shapes, setting)
     device = setting.device
     heap = max(lasting(kept, device), lasting(layer + logits, device), _holes(shapes, setting))

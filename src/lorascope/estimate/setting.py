@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from lorascope.config import Attention, Device, Dtype, RunConfig, Scheme, TrainConfig
+from lorascope.config import Attention, Device, Dtype, EvaluationConfig, RunConfig, Scheme, TrainConfig
+from lorascope.models.device import optimizer, resolve
 
 WIDTHS = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}  # bytes a number
 CHECKPOINTING = "activation_checkpointing"  # train.sft's name of it, and what it was called before transformers 5.23
 CHECKPOINTING_BEFORE = "gradient_checkpointing"
 # of what stands in activation_checkpointing_kwargs, what transformers and TRL take out before torch gets the rest
 NOT_TORCHS = ("every_n_layers", "offload", "selective")
-QUANTIZED_ON_CUDA = "paged_adamw_8bit"  # as training's sft_config chooses
-ADAMW = "adamw_torch"
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Setting:
     supervised: int  # of them, those with a loss
     checkpointing: bool
     optimizer: str
+    evaluated: int = EvaluationConfig.batch_tokens  # padded tokens of one forward pass of the evaluation
     reentrant: bool = False  # checkpointing of the kind that asks the embeddings for a gradient
 
     @property
@@ -65,11 +64,10 @@ def setting_of(
         length: tokens of the longest row; `train.max_length` where it is not known.
         supervised: of them, those with a loss; all where it is not known.
     """
-    config = as_if_on(config, device or config.device)
+    config = resolve(config, device or config.device)
     train = config.train
     length = min(length or train.max_length, train.max_length)
     checkpointing = train.sft.get(CHECKPOINTING, train.sft.get(CHECKPOINTING_BEFORE))
-    quantized_on_cuda = config.device is Device.cuda and config.quantization.scheme is not Scheme.none
     return Setting(
         device=config.device,
         dtype=config.model.dtype,
@@ -81,7 +79,8 @@ def setting_of(
         length=length,
         supervised=min(supervised or length, length),
         checkpointing=config.device is Device.cuda if checkpointing is None else bool(checkpointing),
-        optimizer=str(train.sft.get("optim", QUANTIZED_ON_CUDA if quantized_on_cuda else ADAMW)),
+        optimizer=optimizer(config),
+        evaluated=config.evaluation.batch_tokens,
         reentrant=is_reentrant(train),
     )
 
@@ -94,21 +93,5 @@ def is_reentrant(train: TrainConfig) -> bool:
     options = train.sft.get(f"{CHECKPOINTING}_kwargs") or {}
     if not isinstance(options, dict):  # JSON as text, which is left to transformers
         return True
-    told = {name: value for name, value in options.items() if name not in NOT_TORCHS}
-    return bool(told) and told.get("use_reentrant") is not False
-
-
-def as_if_on(config: RunConfig, device: Device) -> RunConfig:
-    """The config with every `auto` decided as on `device`, whether this machine has one or not."""
-    if device is not Device.cuda:
-        from lorascope.models.device import resolve
-
-        return resolve(dataclasses.replace(config, device=device))
-    scheme = Scheme.nf4 if config.quantization.scheme is Scheme.auto else config.quantization.scheme
-    dtype = Dtype.bfloat16 if config.model.dtype is Dtype.auto else config.model.dtype
-    return dataclasses.replace(
-        config,
-        device=device,
-        model=dataclasses.replace(config.model, dtype=dtype),
-        quantization=dataclasses.replace(config.quantization, scheme=scheme),
-    )
+    passed = {name: value for name, value in options.items() if name not in NOT_TORCHS}
+    return bool(passed) and passed.get("use_reentrant") is not False

@@ -16,7 +16,7 @@ from lorascope.config import ForgettingConfig
 from lorascope.data.tokens import Encoded
 from lorascope.evaluation.labels import LOGITS, last_logits
 from lorascope.evaluation.loss import batches, item_losses
-from lorascope.evaluation.metrics import Metric
+from lorascope.records.metrics import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

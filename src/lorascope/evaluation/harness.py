@@ -15,8 +15,8 @@ from typing import Any
 
 from lorascope.config import EvaluationConfig
 from lorascope.errors import ConfigError
-from lorascope.evaluation.metrics import Metric
 from lorascope.evaluation.tasks import Score
+from lorascope.records.metrics import Metric
 
 Z_95 = 1.959963984540054  # standard errors on either side of 95 %
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.config import EvaluationConfig
 from lorascope.data.batches import padded
 from lorascope.data.tokens import IGNORED, Encoded, check_vocabulary
 from lorascope.models.likelihood import token_losses
-
-BATCH_TOKENS = 1024  # padded tokens of one forward pass: rows are sorted by length, so little of it is padding
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def eval_loss(
     data: Encoded,
     *,
     pad_id: int,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = EvaluationConfig.batch_tokens,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> Loss:
     """The loss of `model` on `data`, without dropout and gradients; the model is left in the mode it was in.
@@ -41,7 +40,7 @@ def eval_loss(
         model: a causal language model of transformers, with or without an adapter.
         data: token ids and labels; a row's label at position t is predicted from what stands before t.
         pad_id: fills short rows; it is masked.
-        batch_tokens: padded tokens of one forward pass.
+        batch_tokens: padded tokens of one forward pass; rows are sorted by length, so little of it is padding.
         progress: called with the number of rows after each pass.
 
     Returns:
@@ -60,7 +59,7 @@ def item_losses(
     data: Encoded,
     *,
     pad_id: int,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = EvaluationConfig.batch_tokens,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> list[Loss]:
     """The loss of every row by itself, in the rows' order; arguments and errors as `eval_loss` has them."""

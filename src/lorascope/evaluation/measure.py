@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config import EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
-from lorascope.data.rows import rows_hash
+from lorascope.data.rows import Rows, rows_hash
 from lorascope.data.tokens import Encoded
 from lorascope.evaluation import kept
 from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss
 from lorascope.evaluation.harness import run_harness
 from lorascope.evaluation.loss import item_losses
-from lorascope.evaluation.metrics import EVAL_LOSS, Metric
+from lorascope.evaluation.own import metrics_of
 from lorascope.evaluation.remembered import keep, place
 from lorascope.evaluation.tasks import Evaluated, Score, Suite
+from lorascope.evaluation.texts import texts_of
+from lorascope.models.loading import Base
+from lorascope.records.metrics import EVAL_LOSS, Metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,7 +81,8 @@ class Measure:
         return _with(found, FORGETTING_KL, apart, len(self.texts.encoded))
 
     def _measured(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
-        items = item_losses(model, self.evaluation, pad_id=self.pad_id, progress=progress)
+        batch_tokens = self.settings.batch_tokens
+        items = item_losses(model, self.evaluation, pad_id=self.pad_id, batch_tokens=batch_tokens, progress=progress)
         loss = math.fsum(item.nats for item in items) / sum(item.tokens for item in items)
         found = _with(self.suite.evaluate(model, (self.evaluation, items), progress), EVAL_LOSS, loss, len(items))
         metrics, scores = run_harness(model, self.tokenizer, self.settings)
@@ -86,8 +90,20 @@ class Measure:
         found = dataclasses.replace(found, scores={**found.scores, **scores})
         if self.texts is None:
             return found
-        kept = text_loss(model, self.texts, self.pad_id, self.settings.batch_tokens)
+        kept = text_loss(model, self.texts, self.pad_id, batch_tokens)
         return _with(found, FORGETTING_LOSS, kept, len(self.texts.encoded))
+
+    def keep_answers(self, before: Evaluated, after: Evaluated, folder: Path, warn: Callable[[str], object]) -> None:
+        """Write every item's answer beside the record, of base and adapter, where they are wanted."""
+        if self.settings.predictions and self.suite.sets:
+            self.keep(folder / kept.FILE, {kept.BASE: before, kept.ADAPTED: after}, warn)
+
+    def keep(self, file: Path, stages: Mapping[str, Evaluated], warn: Callable[[str], object]) -> None:
+        """Write answers; a full disk costs them, not the run."""
+        try:
+            kept.write(file, stages, self.suite)
+        except OSError as error:
+            warn(f"{file.name} could not be written ({error.strerror}); the record goes on without it")
 
     def metrics(self) -> dict[str, Metric]:
         """Everything that is measured, by the name that records have."""
@@ -102,6 +118,21 @@ class Measure:
             for name, metric in self.metrics().items()
             if name in after.scores
         }
+
+
+def measure_of(config: RunConfig, base: Base, rows: Rows, evaluation: Encoded) -> Measure:
+    """What a run measures before and after; among it texts that the base writes now.
+
+    Args:
+        config: resolved.
+        base: the base without an adapter.
+        rows: of the data set, with its sets of questions.
+        evaluation: its eval half as token ids.
+    """
+    metrics = metrics_of(config.dataset.metrics) if config.evaluation.tasks else []
+    suite = Suite(rows, metrics, base.tokenizer, config.evaluation)
+    texts = texts_of(config, base.model, base.tokenizer, base.revision)
+    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, leaves_the_base(config.target))
 
 
 def leaves_the_base(target: TargetConfig) -> bool:

@@ -43,6 +43,10 @@ class Evaluated:
     scores: Mapping[str, Score] = field(default_factory=dict)
     answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
 
+    def values(self) -> dict[str, float]:
+        """Every score as trackers take it."""
+        return {name: score.value for name, score in self.scores.items()}
+
 
 class Suite:
     """A data set's metrics, ready to be measured on any model with its tokenizer."""

@@ -9,13 +9,19 @@ from lorascope.config import Device, Dtype, RunConfig, Scheme
 from lorascope.errors import ConfigError
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """The config with every `auto` decided for this machine, so that it names one experiment.
+def resolve(config: RunConfig, device: Device | None = None) -> RunConfig:
+    """The config with every `auto` decided, so that it names one experiment.
+
+    Args:
+        config: as it was composed.
+        device: decide as on this one; by default the config's. CUDA need not be there: a plan is made for it all the
+            same.
 
     Raises:
         ConfigError: when a device is asked for that is not there.
     """
-    device = _device(config.device)
+    assumed = device is Device.cuda
+    device = Device.cuda if assumed else _device(device or config.device)
     scheme = config.quantization.scheme
     if scheme is Scheme.auto:
         scheme = Scheme.nf4 if device is Device.cuda else Scheme.none
@@ -25,7 +31,7 @@ def resolve(config: RunConfig) -> RunConfig:
         )
     dtype = config.model.dtype
     if dtype is Dtype.auto:
-        dtype = Dtype.bfloat16 if _computes_in_bfloat16(device) else Dtype.float32
+        dtype = Dtype.bfloat16 if assumed or _computes_in_bfloat16(device) else Dtype.float32
     return dataclasses.replace(
         config,
         device=device,
@@ -34,6 +40,12 @@ def resolve(config: RunConfig) -> RunConfig:
             config.quantization, scheme=scheme, double_quant=config.quantization.double_quant and scheme is Scheme.nf4
         ),
     )
+
+
+def optimizer(config: RunConfig) -> str:
+    """The optimizer as transformers' `optim` names it, unless `train.sft.optim` names another; `config` is resolved."""
+    quantized_on_cuda = config.device is Device.cuda and config.quantization.scheme is not Scheme.none
+    return str(config.train.sft.get("optim") or ("paged_adamw_8bit" if quantized_on_cuda else "adamw_torch"))
 
 
 def _device(wanted: Device) -> Device:

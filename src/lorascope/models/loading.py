@@ -13,7 +13,7 @@ from lorascope.config import ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.errors import ModelError
 from lorascope.models.architecture import is_local
 from lorascope.models.hub import from_hub
-from lorascope.models.packaged import is_unpacked, package_version, unpack
+from lorascope.models.packaged import is_unpacked, package_version, packed_tokenizer, unpack
 
 if TYPE_CHECKING:
     import torch
@@ -90,12 +90,16 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path, _ = _where(model)
-    tokenizer = from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or ""))
+    return _padding(from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or "")), path)
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with a token to pad with."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise ModelError(
-            f"model.path={path.path}",
+            f"model.path={model.path}",
             "its tokenizer names no token that ends a text.",
             "Add eos_token: tokenizer_config.json",
         )
@@ -103,12 +107,12 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
-    """The model's tokenizer where it can be had at once; None where it is elsewhere, packed, or broken."""
+    """The model's tokenizer where it can be had in seconds; None where it is elsewhere or broken."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
         if model.package:
-            return load_tokenizer(model) if is_unpacked(model) else None
+            return load_tokenizer(model) if is_unpacked(model) else _padding(packed_tokenizer(model), model)
         path = model.path or ""
         if not is_local(path):
             cached = try_to_load_from_cache(path, TOKENIZER, revision=model.revision)

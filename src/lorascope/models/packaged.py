@@ -10,10 +10,14 @@ import tempfile
 from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorascope.config import ModelConfig
 from lorascope.errors import ModelError, out_of_memory
 from lorascope.models.hub import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FORMAT = "v1"  # raise it when the unpacked folder changes
 
@@ -58,19 +62,10 @@ def unpack(model: ModelConfig) -> Path:
     Raises:
         ModelError: when the package or its file is missing, or the cache cannot be written.
     """
-    assert model.package
-    assert model.package_file
     target = _folder(model)
     if target.is_dir():
         return target
-    spec = importlib.util.find_spec(model.package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"model={model.name}", f"{model.package} holds no files.", "Install it again.")
-    source = Path(spec.submodule_search_locations[0]) / model.package_file
-    if not source.is_file():
-        raise ModelError(
-            f"model={model.name}", f"{model.package} has no file {model.package_file}.", "Install it again."
-        )
+    source = _source(model)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -96,16 +91,54 @@ def unpack(model: ModelConfig) -> Path:
     return target
 
 
-def _convert(source: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def packed_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer out of the package's file, in a few seconds: what a plan needs of a model that is not unpacked yet.
+
+    Raises:
+        ModelError: when the package or its file is missing, or cannot be read.
+    """
+    source = _source(model)
+    try:
+        return _tokenizer(source)
+    except ModelError:
+        raise
+    except Exception as error:
+        what = f"the tokenizer of {source.name} cannot be read: {first_line(error).rstrip('.')}."
+        raise ModelError(f"model={model.name}", what, "Install the package again.") from error
+
+
+def _source(model: ModelConfig) -> Path:
+    """The package's file."""
+    assert model.package
+    assert model.package_file
+    spec = importlib.util.find_spec(model.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"model={model.name}", f"{model.package} holds no files.", "Install it again.")
+    source = Path(spec.submodule_search_locations[0]) / model.package_file
+    if not source.is_file():
+        raise ModelError(
+            f"model={model.name}", f"{model.package} has no file {model.package_file}.", "Install it again."
+        )
+    return source
+
+
+def _tokenizer(source: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
     from transformers.utils import is_gguf_available
 
     if not is_gguf_available():
         raise ModelError(source.name, "reading it needs the package gguf.", "Run: pip install 'lorascope[embedded]'")
-    folder, file = str(source.parent), source.name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    with redirect_stderr(io.StringIO()):  # transformers shows a bar here that cannot be switched off
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    return tokenizer
+
+
+def _convert(source: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = _tokenizer(source)
+    loaded = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
     # the loaded model still calls itself quantized and refuses to be saved: copy it into a plain one
     settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
     plain = type(loaded)(type(loaded.config)(**settings | {"dtype": "bfloat16"}))

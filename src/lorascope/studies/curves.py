@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.trackers.history import read_history
 from lorascope.studies.study import FINAL, Study
 
-EVAL, TRAIN = "eval_loss", "loss"  # as the history calls them
+EVAL, TRAIN = EVAL_LOSS.name, "loss"  # as the history calls them
 POINTS = 60  # of a curve, at most: more than a small chart can show
 
 

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.rows import (
     CONTEXT,
@@ -51,7 +52,7 @@ def groups_of(records: Sequence[RunRecord]) -> list[Row]:
 
 
 def _order(row: Row) -> tuple[bool, float, str]:
-    loss = row["eval_loss"]
+    loss = row[EVAL_LOSS.name]
     known = loss is not None and math.isfinite(loss)
     return not known, loss if known else 0.0, str(row["target"])
 
@@ -72,20 +73,20 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 
 def _measured(record: RunRecord) -> bool:
-    return record.status is Status.done and record.metric("eval_loss") is not None
+    return record.status is Status.done and record.metric(EVAL_LOSS.name) is not None
 
 
 def _row(members: Sequence[RunRecord], names: Sequence[str]) -> Row:
     done = [record for record in members if _measured(record)]
     rows, looks = rows_of(done), rows_of(done or members)[0]
-    losses = _by_seed(rows, "eval_loss")
+    losses = _by_seed(rows, EVAL_LOSS.name)
     return {
         **{key: looks[key] for key in SAME_LOOKS},
         "trainable_parameters": looks["trainable_parameters"],
         "trainable_percent": looks["trainable_percent"],
         "n": len(losses),
         "seeds": sorted(losses),
-        "eval_loss": _mean(losses.values()),
+        EVAL_LOSS.name: _mean(losses.values()),
         "eval_loss_sd": _deviation(losses.values()),
         "base_eval_loss": _mean(_by_seed(rows, "base_eval_loss").values()),
         "tokens_per_second": _mean(_by_seed(rows, "tokens_per_second").values()),

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
 
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.moments import moment
 from lorascope.records.record import RunRecord
 from lorascope.studies.report import count
 from lorascope.studies.rows import LOSS, SEED, Column, Row, rows_of, table_of
+from lorascope.wording import duration
 
 FIELDS = (
-    "name", "run_id", "status", "target", "model", "dataset", "seed", "eval_loss", "started", "finished",
+    "name", "run_id", "status", "target", "model", "dataset", "seed", EVAL_LOSS.name, "started", "finished",
     "total_seconds", "error",
 )  # fmt: skip
 
@@ -33,17 +35,12 @@ def when(started: Any) -> str:
         return "-"
 
 
-def how_long(seconds: float) -> str:
-    """A duration: 0:01:38."""
-    return str(timedelta(seconds=round(seconds)))
-
-
 NAME = Column("name", "name")
 # the name holds these as well: they are left out where the terminal is narrow
 IN_THE_NAME = (Column("target", "target"), Column("model", "model"), Column("dataset", "dataset"), SEED)
 COLUMNS = (
     NAME, Column("status", "status"), *IN_THE_NAME, LOSS,
-    Column("started", "started", when), Column("took", "total_seconds", how_long, right=True),
+    Column("started", "started", when), Column("took", "total_seconds", duration, right=True),
 )  # fmt: skip
 
 

@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.study import PILOT, Study
 
-LOSS = "eval_loss"
+LOSS = EVAL_LOSS.name
 
 
 @dataclass(frozen=True)

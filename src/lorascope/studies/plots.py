@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.errors import RunError
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.settings import setting
 
@@ -26,7 +27,7 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
         record
         for record in records
         if record.status is Status.done
-        and _is_number(record.metric("eval_loss"))
+        and _is_number(record.metric(EVAL_LOSS.name))
         and (record.plan.get("trainable_parameters") or 0) > 0
     ]
     if not done:
@@ -37,12 +38,12 @@ def plot_loss(records: Sequence[RunRecord], file: Path) -> Path | None:
     targets = sorted({str(setting(record, "target.name")) for record in done})
     for target in targets:
         points = [
-            (int(record.plan["trainable_parameters"]), record.metric("eval_loss") or 0.0)
+            (int(record.plan["trainable_parameters"]), record.metric(EVAL_LOSS.name) or 0.0)
             for record in done
             if str(setting(record, "target.name")) == target
         ]
         axes.scatter([x for x, _ in points], [y for _, y in points], label=target.replace("$", r"\$"), s=45)
-    bases = {base for record in done if (base := record.metrics["eval_loss"].get("base")) is not None}
+    bases = {base for record in done if (base := record.metrics[EVAL_LOSS.name].get("base")) is not None}
     axes.set_title(
         f"{len(done)} runs; base eval loss {', '.join(f'{base:.3f}' for base in sorted(bases))}", fontsize=10
     )

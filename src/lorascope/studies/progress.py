@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import RunError
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.moments import moment
 from lorascope.records.record import FILE as RECORD
 from lorascope.records.record import RunRecord, Status, read_record
@@ -91,7 +92,7 @@ def _seen(run: StudyRun, record: RunRecord | None, folder: Path, now: float) -> 
         return Seen(name=run.name, state=QUEUED)
     state = str(record.status)
     if record.status is Status.done:
-        return Seen(name=run.name, state=state, loss=record.metric("eval_loss"), seconds=seconds(record))
+        return Seen(name=run.name, state=state, loss=record.metric(EVAL_LOSS.name), seconds=seconds(record))
     if record.status is not Status.running:
         lines = (record.error or "no reason is recorded").strip().splitlines()
         return Seen(name=run.name, state=state, error=lines[0][:160])

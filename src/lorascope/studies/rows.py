@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.errors import ConfigError, RunError
+from lorascope.records.metrics import EVAL_LOSS, TRAIN_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.settings import setting
 from lorascope.wording import megabytes
@@ -52,7 +53,7 @@ STRATEGY = (
     Column("of base", "trainable_percent", number("{:.2f} %"), right=True),
     Column("rate", "learning_rate", number("{:g}"), right=True),
 )
-LOSS = Column("eval loss", "eval_loss", number("{:.4f}"), right=True)
+LOSS = Column("eval loss", EVAL_LOSS.name, number("{:.4f}"), right=True)
 COST = (
     Column("base", "base_eval_loss", number("{:.4f}"), right=True),
     Column("tok/s", "tokens_per_second", number("{:.0f}"), right=True),
@@ -74,7 +75,7 @@ def rows_of(records: Sequence[RunRecord]) -> list[Row]:
 def metric_names(records: Sequence[RunRecord]) -> list[str]:
     """What the runs were judged by besides their losses."""
     found = dict.fromkeys(name for record in records for name in record.metrics)
-    return [name for name in found if name not in ("eval_loss", "train_loss")]
+    return [name for name in found if name not in (EVAL_LOSS.name, TRAIN_LOSS.name)]
 
 
 def metric_columns(rows: Sequence[Row]) -> list[Column]:
@@ -85,7 +86,7 @@ def metric_columns(rows: Sequence[Row]) -> list[Column]:
 
 
 def _order(record: RunRecord) -> tuple[bool, float, str]:
-    loss = record.metric("eval_loss")
+    loss = record.metric(EVAL_LOSS.name)
     judged = record.status is Status.done and loss is not None and math.isfinite(loss)
     return not judged, loss if judged and loss is not None else 0.0, record.name
 
@@ -104,8 +105,8 @@ def _row(record: RunRecord) -> Row:
         "learning_rate": setting(record, "train.learning_rate"),
         "trainable_parameters": record.plan.get("trainable_parameters"),
         "trainable_percent": record.plan.get("trainable_percent"),
-        "eval_loss": record.metric("eval_loss"),
-        "base_eval_loss": record.metrics.get("eval_loss", {}).get("base"),
+        EVAL_LOSS.name: record.metric(EVAL_LOSS.name),
+        "base_eval_loss": record.metrics.get(EVAL_LOSS.name, {}).get("base"),
         "train_loss": record.metric("train_loss"),
         "tokens_per_second": record.timing.get("tokens_per_second"),
         "total_seconds": record.timing.get("total_seconds"),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lorascope.records.metrics import EVAL_LOSS
 from lorascope.records.record import RunRecord, Status
 from lorascope.studies.quantity import Quantity, quantity
 from lorascope.studies.report import count
@@ -13,7 +14,7 @@ from lorascope.studies.rows import ranks_of
 from lorascope.studies.statistics import contrasts, summary
 from lorascope.studies.study import FINAL, Arm, Study, StudyRun, Task, Values, arms_in, values_of
 
-LOSS = "eval_loss"
+LOSS = EVAL_LOSS.name
 REFERENCE, NO_VERDICT = "reference", "no verdict"  # what stands beside the verdicts of the statistics
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.studies.progress import Progress, Reader, Seen, look
-from lorascope.wording import short
+from lorascope.wording import duration, short
 
 STYLES = {"done": "green", "running": "bold", "queued": "dim"}
 
@@ -117,11 +117,3 @@ def total(now: Progress) -> str:
     elif now.left is not None:
         parts.append(f"about {duration(now.left)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from lorascope.records.metrics import EVAL_LOSS, TRAIN_LOSS
 from lorascope.records.trackers import Trackers
 from lorascope.terminal import Bar
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen", "eval_loss")
+KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen", EVAL_LOSS.name)
 
 
 def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
     """A callback that moves the bar a step at a time, and passes on what the trainer logs."""
     from transformers import TrainerCallback
 
-    class Progress(TrainerCallback):
+    class ProgressCallback(TrainerCallback):
         began = 0.0
         read = 0  # tokens, by earlier sessions
 
@@ -32,7 +33,7 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
             bar.step(tell=False)  # this step's loss is logged after it
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if "train_loss" in (logs or {}):  # the end of a session is no step
+            if TRAIN_LOSS.name in (logs or {}):  # the end of a session is no step
                 return
             values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
             if "loss" in values:
@@ -41,4 +42,4 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
             if values:
                 trackers.log(state.global_step, values)
 
-    return Progress()
+    return ProgressCallback()

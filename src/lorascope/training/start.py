@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.config import Init, Scheme
+from lorascope.config import Init
 from lorascope.errors import PlanError
 from lorascope.targets import eva
 from lorascope.targets.attach import ADAPTER, adapted_modules, keep_adapter_in_float32, verify
@@ -23,46 +23,6 @@ if TYPE_CHECKING:
 
 PREFIX = "base_model.model."  # PEFT's, before every path of the base
 PATTERNS = ("target_modules", "rank_pattern", "alpha_pattern")  # of the adapter's config
-
-
-def check_init(plan: TargetPlan, scheme: Scheme) -> None:
-    """Refuse a start that PEFT does not offer for this plan on this base; plain LoRA always passes.
-
-    Args:
-        plan: what is to be attached.
-        scheme: how the base is stored, resolved.
-
-    Raises:
-        PlanError: with what to take instead.
-    """
-    if plan.init is Init.lora:
-        return
-    place = f"target.init={plan.init}"
-    if plan.init is Init.pissa and scheme is not Scheme.none:
-        raise PlanError(
-            place,
-            f"takes the principal components out of the weights, which {scheme} does not let it write.",
-            "Take quantization=none, or target.init=loftq with quantization=nf4.",
-        )
-    if plan.init is Init.loftq and scheme is not Scheme.nf4:
-        raise PlanError(
-            place,
-            f"makes up for what 4 bits lose of the weights, and quantization is {scheme}.",
-            "Take quantization=nf4, or target.init=pissa without quantization.",
-        )
-    for site in plan.sites:
-        projection = site.parts[0].projection
-        if projection.layer < 0 or projection.experts > 1 or projection.parameter != "weight":
-            raise PlanError(
-                place,
-                f"is for linear modules in the blocks, and {site.module} is none.",
-                "Leave it out of target.modules and target.ranks, or take target.init=lora.",
-            )
-        widest = projection.d_in if plan.init is Init.eva else min(projection.d_in, projection.width)
-        if site.rank > widest:
-            raise PlanError(
-                place, f"finds {widest} components in {site.module}, not {site.rank}.", "Lower the ranks or the budget."
-            )
 
 
 def start_adapter(

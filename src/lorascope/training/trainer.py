@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Device, RunConfig, Scheduler, Scheme, TrainConfig
+from lorascope.config import Device, RunConfig, Scheduler, TrainConfig
 from lorascope.data.tokens import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
 from lorascope.estimate.setting import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.interrupts import deferred, stop_if_asked
+from lorascope.models.device import optimizer
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.training.checkpoints import Checkpoint
 from lorascope.training.exact import REMOVE, restore_adapter
@@ -213,7 +214,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": config.device is Device.cuda,
-        "optim": "paged_adamw_8bit" if _qlora_on_cuda(config) else "adamw_torch",
+        "optim": optimizer(config),
         checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
     }
     if train.eval_steps:
@@ -266,7 +267,3 @@ def _no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
         yield
     finally:
         del base.enable_input_require_grads
-
-
-def _qlora_on_cuda(config: RunConfig) -> bool:
-    return config.device is Device.cuda and config.quantization.scheme is not Scheme.none

@@ -1,0 +1,189 @@
+"""The one plan of a run that `train`, `plan`, a dry run, a sweep and a study share; no weights are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config import Device, ModelConfig, RunConfig
+from lorascope.data.size import Size, size_of
+from lorascope.data.sources import pin
+from lorascope.estimate.compute import ComputeEstimate, estimate_compute
+from lorascope.estimate.fit import Suggestion, suggestions, with_checkpointing
+from lorascope.estimate.memory import MemoryEstimate, estimate_memory
+from lorascope.evaluation.own import pin_metrics
+from lorascope.libraries import importing
+from lorascope.models.device import resolve
+from lorascope.models.loading import tokenizer_at_hand
+from lorascope.models.quiet import hush
+from lorascope.records import memory
+from lorascope.records.store import find_done
+from lorascope.targets.module_map import ModuleMap, read_model
+from lorascope.targets.plan import TargetPlan, plan_targets
+from lorascope.targets.start import check_init
+from lorascope.wording import megabytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lorascope.records.record import RunRecord
+
+
+def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig:
+    """The config that names one experiment: every `auto` decided, every file pinned by its hash.
+
+    Args:
+        config: as `compose` gives it.
+        device: decide as on this one; by default the config's, which must be there.
+
+    Raises:
+        ConfigError: when the device is not there.
+        DataError: when a file cannot be read.
+    """
+    with importing():
+        config = resolve(config, device)
+    # hashes of the files that decide what is learned and how it is judged
+    dataset = dataclasses.replace(pin(config.dataset), metrics=pin_metrics(config.dataset.metrics))
+    return dataclasses.replace(config, dataset=dataset)
+
+
+class PlanningCache:
+    """What several plans share: models on the meta device, tokenizers and sizes of data sets, each read once."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, tuple[ModuleMap, Any]] = {}
+        self._tokenizers: dict[str, PreTrainedTokenizerBase | None] = {}
+        self._sizes: dict[tuple[str, str], Size | None] = {}
+
+    def model(self, model: ModelConfig) -> tuple[ModuleMap, Any]:
+        """The module map, and the model on the meta device."""
+        key = str(model)
+        if key not in self._models:
+            with importing():
+                hush()
+                self._models[key] = read_model(model)
+        return self._models[key]
+
+    def size(self, config: RunConfig) -> Size | None:
+        """The size of the run's data; None where it cannot be measured on this machine."""
+        model, dataset = str(config.model), str(config.dataset)
+        if model not in self._tokenizers:
+            self._tokenizers[model] = tokenizer_at_hand(config.model)
+        if (model, dataset) not in self._sizes:
+            self._sizes[model, dataset] = size_of(config.dataset, self._tokenizers[model])
+        return self._sizes[model, dataset]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will train and take.
+
+    Args:
+        config: resolved; it names the run.
+        modules: the model as layers x roles.
+        model: on the meta device.
+        size: of the data; None where rows are taken to be as long as `train.max_length` allows.
+        done: the record, if the run is done and is not to be repeated.
+        target: what is trained; None until the base's weights have decided it. Without it there are no estimates.
+        training: the config with activation checkpointing decided, which the results do not depend on.
+        memory: at the peak.
+        compute: of the training.
+    """
+
+    config: RunConfig
+    modules: ModuleMap
+    model: Any
+    size: Size | None
+    done: RunRecord | None = None
+    target: TargetPlan | None = None
+    training: RunConfig | None = None
+    memory: MemoryEstimate | None = None
+    compute: ComputeEstimate | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the memory is of rows that were measured; otherwise it is a bound."""
+        return self.size is not None and self.size.longest is not None
+
+    @property
+    def memory_text(self) -> str:
+        """For a table: about so much, or a bound of it."""
+        if self.memory is None:
+            return "-"
+        return f"{'~' if self.measured else 'up to'} {megabytes(self.memory.total)}"
+
+    @property
+    def longest_row(self) -> dict[str, Any]:
+        """Tokens of the longest row, for the memory; nothing where only the bound is known."""
+        if self.size is None or self.config.train.packing:  # packed rows are as long as max_length
+            return {}
+        return {"length": self.size.longest, "supervised": self.size.supervised}
+
+    @property
+    def mean_row(self) -> dict[str, Any]:
+        """Tokens of a row on average, rows, and tokens of them all, for the arithmetic; nothing likewise."""
+        if self.size is None:
+            return {}
+        tokens = min(self.size.tokens, self.size.rows * self.config.train.max_length)
+        return {"length": max(1, round(tokens / self.size.rows)), "rows": self.size.rows, "tokens": tokens}
+
+    def suggestions(self, gpu_memory: int) -> list[Suggestion]:
+        """Ways to take the same steps on a GPU of so many bytes, best first."""
+        assert self.target
+        return suggestions(self.training or self.config, self.model, self.target, gpu_memory, **self.longest_row)
+
+
+def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memory: int | None = None) -> RunPlan:
+    """Plan a run.
+
+    Args:
+        config: resolved by `resolve_config`.
+        cache: what other plans have read already.
+        gpu_memory: bytes of the GPU that is planned for; by default what is free on this machine's.
+
+    Returns:
+        The plan; without target and estimates where the base's weights decide where the adapter goes.
+
+    Raises:
+        LorascopeError: when the run cannot be made so.
+    """
+    cache = cache or PlanningCache()
+    done = None if config.overwrite else find_done(config)
+    modules, model = cache.model(config.model)
+    plan = RunPlan(config, modules, model, cache.size(config), done)
+    if config.target.auto.method is not None:
+        return plan
+    return with_target(plan, plan_targets(config.target, modules), gpu_memory)
+
+
+def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None) -> RunPlan:
+    """The plan with what will be trained, and the estimates that follow from it.
+
+    Raises:
+        PlanError: when the adapter cannot start as the config says.
+    """
+    config, model = plan.config, plan.model
+    check_init(target, config.quantization.scheme)
+    if gpu_memory is None:
+        gpu_memory = memory.free_gpu_bytes(str(config.device))
+    training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
+    return dataclasses.replace(
+        plan,
+        target=target,
+        training=training,
+        memory=estimate_memory(training, model, target, **plan.longest_row),
+        compute=estimate_compute(training, model, target, **plan.mean_row),
+    )
+
+
+def prediction(plan: RunPlan) -> dict[str, Any]:
+    """The predicted memory as a record keeps it; on a GPU also what would fit, should this not."""
+    assert plan.memory
+    device, predicted = str(plan.config.device), plan.memory.total
+    entry: dict[str, Any] = {"predicted_bytes": predicted, "predicted": plan.memory.entry()}
+    if gpu := memory.gpu_bytes(device):
+        smaller = [way for way in plan.suggestions(gpu) if way.predicted_bytes < predicted]
+        entry["fits"] = max(smaller, key=lambda way: way.predicted_bytes).overrides if smaller else None
+        entry["free_bytes"] = memory.free_gpu_bytes(device)
+    return entry
