@@ -26,8 +26,9 @@ from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
 from lorascope.evaluation.harness import check_harness
 from lorascope.evaluation.own import check_metrics
-from lorascope.explain import choices_of, explain, explain_reading, explain_value, suggest
-from lorascope.explain import config_dir as config_dir  # the door knows where the shipped configs are
+from lorascope.explain import explain, explain_reading, explain_value
+from lorascope.hints import choices_of, suggest
+from lorascope.hints import config_dir as config_dir  # the door knows where the shipped configs are
 from lorascope.records.redact import secrets
 from lorascope.training.sft_options import check_sft
 
@@ -95,7 +96,7 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
             composed = hydra_compose("config", [*overrides, *search], return_hydra_config=True)
             choices, folders = dict(composed.hydra.runtime.choices), config_folders(composed.hydra)
     except Exception as error:  # for what is written wrong, readers of YAML and Hydra raise a dozen kinds
-        raise explain(error) from error
+        raise explain(error, overrides) from error
     del composed.hydra
     return to_run_config(composed, choices, folders)
 

@@ -1,15 +1,13 @@
-"""Why there is no config: what Hydra, OmegaConf or a reader of YAML raised comes in, a ConfigError goes out."""
+"""Errors of Hydra, OmegaConf and YAML, as place, value and remedy."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import sys
 import traceback
 import typing
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -25,8 +23,9 @@ from omegaconf.errors import (
 )
 
 from lorascope.compat import last_read, was_composing
-from lorascope.config import RunConfig, as_dict
+from lorascope.config import RunConfig
 from lorascope.errors import ConfigError
+from lorascope.hints import choices_of, choose, hint, known_groups, known_keys, suggest
 
 HELP = "All settings and their values: python train.py --help"
 # Hydra's sentence -> place, value, remedy
@@ -55,44 +54,6 @@ VALUE = re.compile(
 )
 
 
-def config_dir() -> Path:
-    """The folder of the shipped configs: inside the installed package, or the checkout's conf/."""
-    package = Path(__file__).parent
-    shipped = package / "conf"
-    return shipped if shipped.is_dir() else package.parents[1] / "conf"
-
-
-def known_keys() -> list[str]:
-    """Every setting's dotted name."""
-
-    def walk(values: Mapping[str, Any], place: str) -> Iterator[str]:
-        for key, value in values.items():
-            yield place + key
-            if isinstance(value, dict):
-                yield from walk(value, f"{place}{key}.")
-
-    return list(walk(as_dict(RunConfig()), ""))
-
-
-def suggest(key: str) -> str:
-    """The settings whose names are nearest to a misspelt one, as a remedy."""
-    known = known_keys()
-    parent, _, leaf = key.rpartition(".")
-    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
-    if siblings:
-        near = difflib.get_close_matches(leaf, siblings, n=1)
-        if near:
-            return f"Did you mean {parent}.{near[0]}?" if parent else f"Did you mean {near[0]}?"
-        return f"{parent or 'The config'} has: {', '.join(siblings)}."
-    whole = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {whole[0]}?" if whole else f"The groups are: {', '.join(known_groups())}."
-
-
-def known_groups() -> list[str]:
-    """The parts of a config that have choices."""
-    return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
-
-
 def composing(error: BaseException) -> bool:
     """Whether an error came before a run began: whatever its kind, it is about words or files."""
     if was_composing(error):
@@ -102,8 +63,23 @@ def composing(error: BaseException) -> bool:
     return ours == ["lorascope.cli"] and not isinstance(error, OSError)  # Hydra writes a sweep's folder as well
 
 
-def explain(error: Exception) -> ConfigError:
-    """What Hydra, OmegaConf or a reader of YAML raised, as place, value and remedy."""
+def explain(error: Exception, words: Sequence[str] | None = None) -> ConfigError:
+    """What Hydra, OmegaConf or a reader of YAML raised, as place, value and remedy.
+
+    Args:
+        error: as it was raised.
+        words: the overrides that were composed; without them those of the command line.
+    """
+    words = sys.argv[1:] if words is None else words
+    found = _explain(error, words)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key = word.lstrip("+~-").partition("=")[0]
+        if re.match(rf"[+~]*{re.escape(key)}(=|$|: | )", found.place) and (remedy := hint(word, following)):
+            return ConfigError(found.place, found.what, remedy)
+    return found
+
+
+def _explain(error: Exception, words: Sequence[str]) -> ConfigError:
     if isinstance(error, MissingConfigException):
         return _explain_missing(error)
     if isinstance(error, OverrideParseException):
@@ -115,7 +91,7 @@ def explain(error: Exception) -> ConfigError:
     if match := re.match(r"In '([^']+)':", str(error)):
         file = f"{match[1]}.yaml"
     if isinstance(cause, OmegaConfBaseException):
-        return explain_value(cause, _quoted_override(str(error)), f"{file}: " if file else "")
+        return explain_value(cause, _quoted_override(str(error), words), f"{file}: " if file else "")
     return _explain_words(error, file)
 
 
@@ -195,11 +171,6 @@ def _explain_words(error: Exception, file: str) -> ConfigError:
     return ConfigError(file or "config", f"{head.rstrip('.')}.", rest.strip() or HELP)
 
 
-def choices_of(group: str) -> list[str]:
-    """A group's shipped choices; Hydra does not tell them where one of several is missing."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
-
-
 def _is_group(key: str) -> bool:
     return any(name.startswith(f"{key}.") for name in known_keys())
 
@@ -218,25 +189,26 @@ def _explain_missing(error: MissingConfigException) -> ConfigError:
     if not error.missing_cfg_file:
         return ConfigError("--config-path", "is not a folder of configs.", "Your own go with --config-dir DIR.")
     missing = error.missing_cfg_file
-    group, _, choice = missing.rpartition("/")
+    groups = [*known_groups(), missing.rpartition("/")[0]]  # a choice may hold a slash, and so may a group of Hydra's
+    group = next((group for group in groups if group and missing.startswith(f"{group}/")), "")
     if not group:
         return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")
+    choice = missing[len(group) + 1 :]
     options = [option for option in error.options or choices_of(group) if option != choice]
-    near = difflib.get_close_matches(choice, options, n=1)
-    hint = f"Did you mean {group}={near[0]}? " if near else ""
     return ConfigError(
         f"{group}={choice}",
         f"there is no {group} '{choice}'.",
-        f"{hint}There are: {', '.join(options)}. Your own is DIR/{group}/{choice}.yaml with --config-dir DIR.",
+        f"{choose(group, choice)} There are: {', '.join(options)}. "
+        f"Your own is DIR/{group}/{choice}.yaml with --config-dir DIR.".lstrip(),
     )
 
 
-def _quoted_override(text: str) -> str:
+def _quoted_override(text: str, words: Sequence[str]) -> str:
     match = re.search(r"(?:Could not override|Error merging override|Could not append to config\S*) '?([^'\n]+)", text)
     if not match:
         return ""
     key = match[1].strip().rstrip(".")
-    full = next((word for word in sys.argv[1:] if word.lstrip("+~").startswith(key.lstrip("+~"))), "")
+    full = next((word for word in words if word.lstrip("+~").startswith(key.lstrip("+~"))), "")
     return full or key
 
 
