@@ -177,8 +177,8 @@ def _is_group(key: str) -> bool:
 
 def _place_of(schema: Any, name: str, place: str = "") -> str:
     """Where in the config a dataclass of this name stands."""
-    for key, hint in typing.get_type_hints(schema).items():
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    for key, kind in typing.get_type_hints(schema).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             here = f"{place}.{key}" if place else key
             if hint.__name__ == name or (here := _place_of(hint, name, here)):
                 return here
