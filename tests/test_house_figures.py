@@ -77,5 +77,3 @@ def test_a_folder_without_modules_is_named(tmp_path):
     assert done.returncode == 1
     remedy = "Name a source folder: python scripts/house.py src"
     assert done.stderr.strip() == f"{tmp_path}: holds no Python modules. {remedy}"
-        done.stderr.strip() == f"{tmp_path}: holds no Python modules. Name a source folder: python scripts/house.py src"
-    )

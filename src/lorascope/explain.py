@@ -180,7 +180,7 @@ def _place_of(schema: Any, name: str, place: str = "") -> str:
     for key, kind in typing.get_type_hints(schema).items():
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             here = f"{place}.{key}" if place else key
-            if hint.__name__ == name or (here := _place_of(hint, name, here)):
+            if kind.__name__ == name or (here := _place_of(kind, name, here)):
                 return here
     return ""
 
