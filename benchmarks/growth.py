@@ -51,9 +51,9 @@ class Watch:
 
 def watching(watch: Watch) -> None:
     """Tell `watch` of every training's first step."""
-    from lorascope.training import loop
+    from lorascope.training import sft_trainer
 
-    kind = loop.trainer_class()
+    kind = sft_trainer.trainer_class()
     step = kind.training_step
 
     def training_step(self: Any, *words: Any, **named: Any) -> Any:
@@ -67,7 +67,7 @@ def watching(watch: Watch) -> None:
 
 def resident() -> float:
     """MiB of the process, without what the allocator holds free."""
-    from lorascope.records.memory import reset_peak
+    from lorascope.records.environment import reset_peak
 
     reset_peak("cpu")
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="further words of each run")
     options = parser.parse_args()
 
-    from lorascope.libraries import whole_process
+    from lorascope.console import whole_process
 
     with tempfile.TemporaryDirectory(prefix="lorascope-growth-") as name, whole_process():
         grow(options, Path(name))
@@ -108,10 +108,10 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
     """The runs, one after another in one session."""
     from rich.console import Console
 
+    from lorascope.base.session import Session
     from lorascope.compose import compose
-    from lorascope.libraries import importing
+    from lorascope.console import importing
     from lorascope.run import execute
-    from lorascope.session import Session
 
     began = time.perf_counter()
     with importing():

@@ -21,14 +21,14 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=10, help="one by one is timed on every so many-th item")
     options = parser.parse_args()
 
+    from lorascope.base.loading import load_base
     from lorascope.compose import compose
-    from lorascope.data.questions import choices, questions
+    from lorascope.config.resolution import resolve
+    from lorascope.console import hush
+    from lorascope.data.prompts import choices, questions
     from lorascope.data.rows import some
     from lorascope.data.sources import load_rows
-    from lorascope.evaluation.labels import _plainly, score_choices
-    from lorascope.models.device import resolve
-    from lorascope.models.loading import load_base
-    from lorascope.models.quiet import hush
+    from lorascope.evaluation.answers import _plainly, score_choices
 
     hush()
     config = resolve(compose(["dataset=home_intents"]))

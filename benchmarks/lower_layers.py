@@ -29,7 +29,7 @@ class Bench:
     """Trainings on one base."""
 
     def __init__(self, folder: Path, rows: int, epochs: int) -> None:
-        from lorascope.session import Session
+        from lorascope.base.session import Session
 
         self.session = Session()
         self.words = [*WORDS, f"runs_dir={folder}", f"dataset.max_train_samples={rows}", f"train.epochs={epochs}"]
@@ -78,11 +78,11 @@ def padded(rows: int, grouped: bool) -> tuple[int, int]:
     """Tokens of an epoch's batches of eight, and those of them that are padding."""
     import torch
 
+    from lorascope.base.loading import load_tokenizer
     from lorascope.compose import compose
     from lorascope.data.sources import load_rows
-    from lorascope.data.tokens import encode
-    from lorascope.models.loading import load_tokenizer
-    from lorascope.training.grouping import by_length
+    from lorascope.data.tokenization import encode
+    from lorascope.training.batching import by_length
 
     config = compose([*WORDS, f"dataset.max_train_samples={rows}"])
     data = encode(load_rows(config.dataset).train, load_tokenizer(config.model), config.train.max_length, "train")

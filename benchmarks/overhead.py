@@ -55,16 +55,16 @@ def train(folder: Path, steps: int, *words: str) -> float:
 
 def pair(folder: Path, steps: int, minutes: float) -> tuple[float, float, float, float]:
     """Seconds with, seconds without, and of the first those in guards and in checkpoints."""
-    from lorascope.training import loop
+    from lorascope.training import sft_trainer
 
     guards, saving = Spent(), Spent()
-    kind = loop.trainer_class()
+    kind = sft_trainer.trainer_class()
     with (
-        patch.object(loop, "check_finite", guards.around(loop.check_finite)),
+        patch.object(sft_trainer, "check_finite", guards.around(sft_trainer.check_finite)),
         patch.object(kind, "_save_checkpoint", saving.around(kind._save_checkpoint)),
     ):
         guarded = train(folder, steps, f"train.save_minutes={minutes}")
-    with patch.object(loop, "check_finite", lambda *_: None):
+    with patch.object(sft_trainer, "check_finite", lambda *_: None):
         bare = train(folder, steps, "train.save_minutes=null")
     return guarded, bare, guards.seconds, saving.seconds
 

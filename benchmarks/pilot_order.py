@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import permutations
 
-from lorascope.conduct.pilot import Trial, grid, next_trials
-from lorascope.config import PilotConfig
+from lorascope.config.schema import PilotConfig
+from lorascope.study.schedule import Trial, grid, next_trials
 
 SETTINGS = PilotConfig(points=5, shares=[0.5, 1.0])
 MIDDLE = 1e-3

@@ -49,7 +49,7 @@ def run(command: Sequence[str], environment: dict[str, str], folder: Path) -> Fi
 
 def shared_environment(folder: Path, threads: int) -> dict[str, str]:
     """What both sides find: no network, so many threads, caches below `folder`, the unpacked model among them."""
-    from lorascope.models.packaged import cache_dir
+    from lorascope.base.packaged import cache_dir
 
     (folder / "lorascope").mkdir(parents=True, exist_ok=True)
     for unpacked in cache_dir().glob("llm-*"):
@@ -92,12 +92,12 @@ def export_rows(dataset: str, most_eval: int, folder: Path) -> Files:
     Raises:
         SystemExit: when the two sides would read other token ids from them, or learn other ones.
     """
+    from lorascope.base.loading import load_tokenizer
+    from lorascope.base.packaged import unpack
+    from lorascope.base.session import load_data
     from lorascope.compose import compose
+    from lorascope.console import hush
     from lorascope.data.sources import load_rows
-    from lorascope.inputs import load_data
-    from lorascope.models.loading import load_tokenizer
-    from lorascope.models.packaged import unpack
-    from lorascope.models.quiet import hush
 
     hush()
     config = compose([f"dataset={dataset}", f"dataset.max_eval_samples={most_eval}"])

@@ -129,11 +129,11 @@ def kind_of(event: Any, vocabulary: int) -> str:
 
 def measured(words: list[str], rows: int, width: int, options: argparse.Namespace, top: float) -> None:
     """Train on batches of this shape, and print a block."""
+    from lorascope.base.loading import load_base
     from lorascope.compose import compose
-    from lorascope.data.tokens import IGNORED, Encoded
-    from lorascope.estimate.compute import estimate_compute
-    from lorascope.models.device import resolve
-    from lorascope.models.loading import load_base
+    from lorascope.config.resolution import resolve
+    from lorascope.data.tokenization import IGNORED, Encoded
+    from lorascope.planning.compute import estimate_compute
     from lorascope.targets.attach import attach
     from lorascope.targets.module_map import read_model
     from lorascope.targets.plan import plan_targets
@@ -187,7 +187,7 @@ def main() -> int:
 
     import torch
 
-    from lorascope.models.quiet import hush
+    from lorascope.console import hush
 
     hush()
     top = limit()

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from lorascope.studies.paired import paired
-from lorascope.studies.power import POWER, difference_power, equivalence_power
-from lorascope.studies.verdicts import FEWEST, Verdict, adjusted, decide
+from lorascope.stats.contrasts import paired
+from lorascope.stats.verdicts import FEWEST, POWER, Verdict, adjusted, decide, difference_power, equivalence_power
 
 LEVEL = 0.05
 SCENARIOS: dict[str, tuple[float, tuple[float, ...]]] = {  # the margin, and the arms' true differences

@@ -2,7 +2,7 @@
 
     python scripts/check_report.py [runs/STUDY/report.html] [--screenshots FOLDER]
 
-Without a page it makes two, of an ordinary study and of one with hostile names (tests/studies/made_studies.py). It
+Without a page it makes two, of an ordinary study and of one with hostile names (tests/reports/made_studies.py). It
 fails on a message of the console, on a request for anything but the page, on a page that is wider than the window, and
 on a text that its chart cuts off. It also uses the page: a dot's tooltip must show the exact value, a legend's entry
 must hide its arm, a table's head must sort, by mouse and by keyboard, and every dot must lead to a run's folder. Where
@@ -335,10 +335,10 @@ def made(folder: Path) -> list[Path]:
     """The pages of an ordinary study and of one with hostile names."""
     from rich.console import Console
 
-    from lorascope.studies.study_report import write_report
+    from lorascope.reports.study_report import write_report
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from studies.made_studies import hostile, ordinary  # type: ignore[import-not-found]
+    from reports.made_studies import hostile, ordinary  # type: ignore[import-not-found]
 
     pages = []
     for make in (ordinary, hostile):

@@ -192,7 +192,7 @@ def _child(words: list[str], log: Path, change: Callable[[], None] | None) -> No
 
 
 def _run(words: list[str]) -> int:
-    from lorascope.cli import train
+    from lorascope.cli.main import train
 
     sys.argv = ["train.py", *words]
     try:
@@ -205,9 +205,9 @@ def _run(words: list[str]) -> int:
 def _slow_down(evaluating: Path) -> None:
     """Give what a tiny model does in a blink time to be disturbed in; the file is there while a loss is measured."""
     from lorascope.evaluation import loss
-    from lorascope.training import loop
+    from lorascope.training import sft_trainer
 
-    kind = loop.trainer_class()
+    kind = sft_trainer.trainer_class()
     step, batches = kind.training_step, loss.batches
 
     def slow_step(self: Any, *words: Any, **named: Any) -> Any:
@@ -422,9 +422,9 @@ def _without_the_fix() -> None:
     """transformers' own way back, and no adapter dtype of ours."""
     from trl import SFTTrainer
 
-    from lorascope.training import loop, trainer
+    from lorascope.training import sft_trainer, trainer
 
-    loop.trainer_class()._load_from_checkpoint = SFTTrainer._load_from_checkpoint
+    sft_trainer.trainer_class()._load_from_checkpoint = SFTTrainer._load_from_checkpoint
     trainer.keep_adapter_in_float32 = lambda model: None
 
 
@@ -446,9 +446,9 @@ def warm_up() -> None:
     import trl  # noqa: F401
 
     from lorascope import run  # noqa: F401
-    from lorascope.training import loop
+    from lorascope.training import sft_trainer
 
-    loop.trainer_class()
+    sft_trainer.trainer_class()
     torch.set_num_threads(1)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from lorascope.cli import main
+from lorascope.cli.main import main
 
 if __name__ == "__main__":
     main(["inspect", *sys.argv[1:]])

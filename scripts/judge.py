@@ -18,15 +18,14 @@ def main(run: str, words: list[str]) -> None:
     from peft import PeftModel
     from rich.console import Console
 
-    from lorascope.config import RunConfig, from_dict
+    from lorascope.base.session import Session
+    from lorascope.cli.cmd_runs import find_run
+    from lorascope.config.schema import RunConfig, from_dict
+    from lorascope.console import Bar, hush
     from lorascope.evaluation.measure import measure_of
-    from lorascope.models.quiet import hush
     from lorascope.records.record import RunRecord
     from lorascope.records.store import ADAPTER
     from lorascope.run_reporter import show_metrics
-    from lorascope.session import Session
-    from lorascope.studies.lookup import find_run
-    from lorascope.terminal import Bar
 
     hush()
     found: tuple[RunRecord, Path] = find_run(run)

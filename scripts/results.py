@@ -8,7 +8,7 @@ from typing import Any
 
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.store import load_runs
-from lorascope.studies.settings import setting
+from lorascope.reports.run_table import setting
 
 LOSSES = ("eval_loss", "forgetting_kl")
 

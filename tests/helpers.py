@@ -55,7 +55,7 @@ def run_train(monkeypatch, *words: str) -> int:
     """`python train.py WORDS` in this process; the exit code."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from lorascope.cli import train
+    from lorascope.cli.main import train
 
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["train.py", *words])

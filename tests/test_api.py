@@ -3,7 +3,7 @@ import json
 import pytest
 
 import lorascope
-from lorascope.cli import main
+from lorascope.cli.main import main
 
 
 def test_the_trainable_modules_of_a_preset_are_listed_by_group():

@@ -195,7 +195,7 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
         "import lorascope; assert 'site' in lorascope.__file__\n"
-        "from lorascope.cli import main; main(['train', 'target=qv_ffn', '--cfg', 'job'])"
+        "from lorascope.cli.main import main; main(['train', 'target=qv_ffn', '--cfg', 'job'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

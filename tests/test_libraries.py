@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lorascope.libraries import importing
+from lorascope.console import importing
 
 
 def in_a_process(code: str) -> str:
@@ -34,7 +34,7 @@ def test_the_collector_rests_inside_and_is_afterwards_as_it_was(collects):
 
 def test_in_someone_elses_process_nothing_is_frozen():
     code = (
-        "import gc\nfrom lorascope.libraries import importing\n"
+        "import gc\nfrom lorascope.console import importing\n"
         "with importing(): import email.mime.text\nprint(gc.get_freeze_count())"
     )
     assert in_a_process(code) == "0"
@@ -42,7 +42,7 @@ def test_in_someone_elses_process_nothing_is_frozen():
 
 def test_in_its_own_process_what_was_imported_is_frozen_once():
     code = (
-        "import gc\nfrom lorascope.libraries import importing, whole_process\n"
+        "import gc\nfrom lorascope.console import importing, whole_process\n"
         "with whole_process():\n"
         "    with importing(): import email.mime.text\n"
         "    first = gc.get_freeze_count()\n"
@@ -55,7 +55,7 @@ def test_in_its_own_process_what_was_imported_is_frozen_once():
 
 def test_when_its_own_process_ends_all_is_frozen_and_no_sooner():
     code = (
-        "import atexit, gc\nfrom lorascope.libraries import whole_process\n"
+        "import atexit, gc\nfrom lorascope.console import whole_process\n"
         "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"  # the first to be registered is the last
         "with whole_process(): pass\nprint(gc.get_freeze_count())"
     )

@@ -17,8 +17,8 @@ def test_the_packaged_model_speaks_and_has_the_presets_shape():
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lorascope.models.architecture import load_architecture
-    from lorascope.models.packaged import unpack
+    from lorascope.base.architecture import load_architecture
+    from lorascope.base.packaged import unpack
 
     config = compose([])
     folder = unpack(config.model)

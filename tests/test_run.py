@@ -68,7 +68,7 @@ def test_the_adapter_in_plain_peft_has_the_recorded_loss(finished, tiny):
     from transformers import AutoTokenizer
 
     from lorascope.data.sources import load_rows
-    from lorascope.data.tokens import encode
+    from lorascope.data.tokenization import encode
 
     record, folder = finished
     model = PeftModel.from_pretrained(make_model(), folder / "adapter").eval()

@@ -9,14 +9,14 @@ import torch
 
 import lorascope.run as story
 from helpers import make_model, make_tokenizer
+from lorascope.base.loading import load_base
 from lorascope.compose import compose
 from lorascope.data.rows import Message, Row
-from lorascope.data.tokens import encode_row
+from lorascope.data.tokenization import encode_row
 from lorascope.errors import LorascopeError, RunError
 from lorascope.evaluation.measure import Measure
-from lorascope.models.loading import load_base
 from lorascope.training.checkpoints import newest, write
-from lorascope.training.exact import restore_adapter
+from lorascope.training.resume import restore_adapter
 
 
 class Bomb:

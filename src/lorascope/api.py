@@ -1,4 +1,4 @@
-"""For one's own scripts and notebooks: what the commands do, as functions."""
+"""Functions for scripts and notebooks: what the commands do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorascope.compose import compose
 from lorascope.compose import config_dir as shipped_configs
-from lorascope.config import ModelConfig
+from lorascope.config.schema import ModelConfig
 from lorascope.targets.module_map import inspect_model
 from lorascope.targets.roles import group_of
 
@@ -32,7 +32,7 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> TargetPlan:
     Raises:
         LorascopeError: place, value and remedy.
     """
-    from lorascope.models.quiet import hush
+    from lorascope.console import hush
     from lorascope.targets.plan import plan_targets
 
     config = compose(overrides, config_dir)

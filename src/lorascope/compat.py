@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+
 # transformers and TRL: the trainer
 
 # methods of SFTTrainer that `training.loop` replaces or calls -> why no public way will do

@@ -1,4 +1,4 @@
-"""The door: Hydra's groups and overrides come in, one checked `RunConfig` goes out, or an error that says why not."""
+"""Compose Hydra's groups and overrides into one checked `RunConfig`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lorascope.checks import check, check_dataset, check_target
-from lorascope.config import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
+from lorascope.config.hints import choices_of, suggest
+from lorascope.config.hints import config_dir as config_dir  # the door knows where the shipped configs are
+from lorascope.config.override_errors import explain, explain_reading, explain_value
+from lorascope.config.resolution import check_sft
+from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
+from lorascope.config.validation import check, check_dataset, check_target
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
-from lorascope.evaluation.harness import check_harness
-from lorascope.evaluation.own import check_metrics
-from lorascope.explain import explain, explain_reading, explain_value
-from lorascope.hints import choices_of, suggest
-from lorascope.hints import config_dir as config_dir  # the door knows where the shipped configs are
-from lorascope.records.redact import secrets
-from lorascope.training.sft_options import check_sft
+from lorascope.evaluation.external_metrics import check_harness, check_metrics
+from lorascope.records.environment import secrets
 
 NAMED_GROUPS = ("model", "dataset", "target")
 OPEN_KEYS = (

@@ -1,4 +1,4 @@
-"""What can go wrong for a user, each error told as place, value and remedy."""
+"""Errors that a user can mend: place, value, remedy."""
 
 from __future__ import annotations
 

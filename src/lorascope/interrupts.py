@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: at once where nothing would be lost, else as soon as its state can be saved."""
+"""Signals that ask a run to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, the whole story: plan, base, adapter, training, evaluation, record."""
+"""One run from start to end: plan, base model, adapter, training, evaluation, record."""
 
 from __future__ import annotations
 
@@ -10,35 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lorascope.config import RunConfig
-from lorascope.evaluation import kept
+from lorascope.base.loading import base_folder, quantized_modules
+from lorascope.base.session import Inputs, Session
+from lorascope.config.schema import RunConfig
+from lorascope.console import importing, warn
+from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure, measure_of
 from lorascope.evaluation.tasks import Evaluated
-from lorascope.inputs import Inputs
 from lorascope.interrupts import stop_if_asked
-from lorascope.libraries import importing
-from lorascope.models.loading import base_folder, quantized_modules
 from lorascope.planning.run_plan import RunPlan, plan_run, prediction, resolve_config, with_target
-from lorascope.records import memory
+from lorascope.records import environment
 from lorascope.records.environment import environment, exactness
 from lorascope.records.identity import fingerprint
-from lorascope.records.metrics import BEST_LOSS, EVAL_LOSS, TRAIN_LOSS
-from lorascope.records.record import RunRecord, Status, write_record
+from lorascope.records.record import BEST_LOSS, EVAL_LOSS, TRAIN_LOSS, RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
-from lorascope.records.trackers import Trackers, check_installed, open_trackers
 from lorascope.run_reporter import RunReporter
-from lorascope.session import Session
 from lorascope.targets.attach import attach
-from lorascope.targets.automatic import plan_automatically
+from lorascope.targets.auto_placement import plan_automatically
 from lorascope.targets.eva import Start
-from lorascope.terminal import warn
+from lorascope.targets.initialization import start_adapter
+from lorascope.trackers.base import Trackers, check_installed, open_trackers
 from lorascope.training import resume
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.loop import trainer_class
-from lorascope.training.progress import progress_callback
-from lorascope.training.start import start_adapter
-from lorascope.training.trainer import Saving, Trained, train_adapter
+from lorascope.training.sft_trainer import trainer_class
+from lorascope.training.trainer import Saving, Trained, progress_callback, train_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -104,7 +100,7 @@ def _make(run: Run, session: Session) -> None:
     """Load, place, measure the base, train, measure again, record."""
     record, report, device = run.record, run.report, str(run.config.device)
     timer = StageTimer(record)
-    memory.reset_peak(device)
+    environment.reset_peak(device)
     inputs = _load(run, session)
     prompts = inputs.prompts(run.config)
     start = _place(run, inputs, prompts)
@@ -119,15 +115,15 @@ def _make(run: Run, session: Session) -> None:
         if run.checkpoint is None:
             _log(run, trackers, 0, before)
         timer.ended("base_eval_seconds")
-        record.memory |= {"base_eval_peak_bytes": memory.peak(device)["peak_bytes"]}
-        memory.reset_peak(device)
+        record.memory |= {"base_eval_peak_bytes": environment.peak(device)["peak_bytes"]}
+        environment.reset_peak(device)
 
         assert run.plan.target
         model = attach(inputs.base.model, run.plan.target, run.config.seed)
         start_adapter(model, run.plan.target, start, prompts, base_folder(run.config.model))
         trained = _train(run, model, inputs, before, trackers)
         timer.ended("train_seconds")
-        record.memory |= memory.peak(device)
+        record.memory |= environment.peak(device)
 
         with report.bar("evaluating", measure.steps) as bar:
             after = measure.adapted(model, bar.step)
@@ -193,13 +189,13 @@ def _resume(run: Run, checkpoint: Checkpoint, trackers: Trackers) -> None:
 
 def _measure_base(run: Run, measure: Measure, inputs: Inputs) -> Evaluated:
     """The base's own scores and answers: measured, or remembered from a session or run before."""
-    file = run.folder / kept.BASE_FILE
-    found = (kept.read(file) or {}).get(kept.BASE) if run.checkpoint else None
+    file = run.folder / predictions.BASE_FILE
+    found = (predictions.read(file) or {}).get(predictions.BASE) if run.checkpoint else None
     if found is None:
         with run.report.bar("base", measure.steps) as bar:
             place = measure.remembered_at(run.config, inputs.base.revision)
             found = measure.base(inputs.base.model, bar.step, place)
-        measure.keep(file, {kept.BASE: found}, warn)
+        measure.keep(file, {predictions.BASE: found}, warn)
     run.report.base(found, inputs.evaluation)
     return found
 
@@ -248,7 +244,7 @@ def _complete(run: Run, measure: Measure, before: Evaluated, after: Evaluated, t
 
 def _clear(run: Run) -> None:
     """Remove what only a run that is cut would need: checkpoints but the best, and the base's answers."""
-    (run.folder / kept.BASE_FILE).unlink(missing_ok=True)
+    (run.folder / predictions.BASE_FILE).unlink(missing_ok=True)
     best = _best(run)
     resume.clear(run.folder / CHECKPOINTS, best["step"] if best else None)
 

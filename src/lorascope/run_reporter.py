@@ -11,15 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.config import RunConfig
-from lorascope.data.tokens import Encoded
+from lorascope.config.schema import RunConfig
+from lorascope.console import Bar, console, waiting
+from lorascope.data.tokenization import Encoded
 from lorascope.evaluation.tasks import Evaluated
-from lorascope.plan_view import show_plan, show_run_plan
+from lorascope.formats import megabytes
+from lorascope.planning.plan_view import show_plan, show_run_plan
 from lorascope.planning.run_plan import RunPlan
-from lorascope.records.metrics import EVAL_LOSS, TRAIN_LOSS
-from lorascope.records.record import RunRecord
-from lorascope.terminal import Bar, console, waiting
-from lorascope.wording import megabytes
+from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS, RunRecord
 
 
 class RunReporter:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.config import RunConfig
+from lorascope.config.schema import RunConfig
+from lorascope.console import console, waiting
 from lorascope.errors import LorascopeError
 from lorascope.planning.run_plan import PlanningCache, RunPlan, plan_run, resolve_config
-from lorascope.terminal import console, waiting
 
 
 @dataclass

@@ -7,10 +7,10 @@ import pytest
 
 from helpers import make_tokenizer
 from lorascope.compose import compose
-from lorascope.data.card import QUANTILES, data_card, quantiles, task_of
 from lorascope.data.rows import Message, Row, Rows, exchange
 from lorascope.data.sources import load_rows
-from lorascope.data.tokens import encode
+from lorascope.data.statistics import QUANTILES, data_card, quantiles, task_of
+from lorascope.data.tokenization import encode
 
 
 def card_of(rows: Rows):

@@ -4,7 +4,7 @@ import pytest
 
 from helpers import CHAT_TEMPLATE, MARKED, make_model, make_tokenizer
 from lorascope.data.rows import Message, Row
-from lorascope.data.tokens import IGNORED, encode
+from lorascope.data.tokenization import IGNORED, encode
 from lorascope.errors import DataError
 
 # as Qwen3's does: what was thought before the last turn is dropped

@@ -11,7 +11,7 @@ from helpers import make_tokenizer
 from lorascope.compose import compose
 from lorascope.data.rows import Message, exchange, shared_prompts
 from lorascope.data.sources import load_rows, pin
-from lorascope.data.split import split_rows
+from lorascope.data.splits import split_rows
 from lorascope.errors import ConfigError, DataError
 
 ROWS = [{"prompt": f"How much is {n} and {n}?", "completion": f"It is {2 * n}."} for n in range(40)]
@@ -260,7 +260,7 @@ def test_a_hub_data_set_without_a_hub_says_so():
 
 
 def test_a_row_cut_before_its_answer_is_named_by_file_and_line(tmp_path):
-    from lorascope.data.tokens import encode
+    from lorascope.data.tokenization import encode
 
     long = [*ROWS[:3], {"prompt": "x" * 400, "completion": "y"}]
     write(tmp_path / "my.jsonl", long)

@@ -7,10 +7,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from lorascope.compose import compose, schema, to_run_config
-from lorascope.config import as_dict
-from lorascope.data.mixture import seen
+from lorascope.config.schema import as_dict
 from lorascope.data.rows import Rows, exchange
-from lorascope.data.sources import load_rows, pin
+from lorascope.data.sources import load_rows, pin, seen
 from lorascope.errors import ConfigError, DataError
 from lorascope.records.identity import run_id
 
@@ -54,16 +53,16 @@ def test_sets_and_classes_of_the_parts_keep_their_names(monkeypatch):
     monkeypatch.setattr(
         "lorascope.data.sources._loader", lambda source: lambda **_: {"airports": one, "home_intents": two}[source]
     )
-    from lorascope.data import mixture
+    from lorascope.data import sources
 
-    rows = mixture.load(_resolved("{airports: 1, home_intents: 1}"))
+    rows = sources.load(_resolved("{airports: 1, home_intents: 1}"))
     assert set(rows.probes) == {"airports", "airports.reversed", "airports.free", "home_intents"}
     assert rows.labels_of == {"airports": ("no", "yes"), "airports.reversed": ("no", "yes")}
     assert rows.license == "airports: MIT"
 
 
 def _resolved(parts):
-    from lorascope.config import DatasetConfig
+    from lorascope.config.schema import DatasetConfig
 
     given = {name: {"weight": weight, "source": name} for name, weight in yaml.safe_load(parts).items()}
     return DatasetConfig(source="mixture", parts=given)

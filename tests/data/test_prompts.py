@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorascope.data.prompts import prompt_batches
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, Encoded
 
 
 def encoded(rows=50):

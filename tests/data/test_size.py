@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
+from lorascope.base.loading import load_tokenizer, tokenizer_at_hand
+from lorascope.base.session import load_data
 from lorascope.compose import compose
-from lorascope.data import size
-from lorascope.data.tokens import IGNORED
-from lorascope.inputs import load_data
-from lorascope.models.loading import load_tokenizer, tokenizer_at_hand
+from lorascope.data import statistics
+from lorascope.data.tokenization import IGNORED
 
 WORDS = ("to", "go", "up", "the", "long", "way", "home", "and", "see", "by", "day", "or", "at", "night")
 
@@ -29,7 +29,7 @@ def measured(tiny_words):
             max(len(ids) for half in halves for ids in half.input_ids),
             max(sum(label != IGNORED for label in labels[1:]) for half in halves for labels in half.labels),
         )
-        return size.size_of(config.dataset, tokenizer_at_hand(config.model)), exact
+        return statistics.size_of(config.dataset, tokenizer_at_hand(config.model)), exact
 
     return both
 
@@ -61,17 +61,17 @@ def test_a_large_file_is_not_read_twice_and_what_is_elsewhere_not_at_all(tiny_wo
     words = [*tiny_words, "dataset=file"]
     config = compose([*words, f"dataset.path={path}"])
     tokenizer = load_tokenizer(config.model)
-    assert size.size_of(config.dataset, tokenizer).rows == 24
-    monkeypatch.setattr(size, "LARGEST", 100)
-    assert size.size_of(config.dataset, tokenizer) is None
-    assert size.size_of(compose([*words, "dataset.path=gone.jsonl"]).dataset, tokenizer) is None
-    assert size.size_of(compose([*tiny_words, "dataset=hub", "dataset.path=org/name"]).dataset, tokenizer) is None
+    assert statistics.size_of(config.dataset, tokenizer).rows == 24
+    monkeypatch.setattr(statistics, "LARGEST", 100)
+    assert statistics.size_of(config.dataset, tokenizer) is None
+    assert statistics.size_of(compose([*words, "dataset.path=gone.jsonl"]).dataset, tokenizer) is None
+    assert statistics.size_of(compose([*tiny_words, "dataset=hub", "dataset.path=org/name"]).dataset, tokenizer) is None
 
 
 def test_without_a_tokenizer_rows_are_counted_and_their_length_is_not_guessed(tiny_words):
     config = compose([*tiny_words, "model=mistral7b", "model.path=mistralai/Mistral-7B-v0.3"])
     assert tokenizer_at_hand(config.model) is None
-    found = size.size_of(config.dataset, None)
+    found = statistics.size_of(config.dataset, None)
     assert (found.rows, found.longest, found.supervised) == (24, None, None)
 
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from lorascope.compose import compose
-from lorascope.data import airports, home_intents
+from lorascope.data.builtin import airports, home_intents
 from lorascope.data.rows import shared_prompts
 from lorascope.data.sources import SOURCES, load_rows
 from lorascope.errors import ConfigError, DataError

@@ -12,15 +12,13 @@ import torch
 
 from helpers import make_model, make_tokenizer, run_train
 from lorascope.compose import compose
-from lorascope.config import Ranks, TargetConfig
-from lorascope.data.card import data_card
-from lorascope.data.notes import data_notes
-from lorascope.data.rows import rows_hash, shared_prompts
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Ranks, TargetConfig
+from lorascope.data.rows import SpooledRows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
-from lorascope.data.spool import SpooledRows
-from lorascope.data.tokens import encode
+from lorascope.data.statistics import data_card, data_notes
+from lorascope.data.tokenization import encode
 from lorascope.errors import ConfigError, DataError
-from lorascope.models.device import resolve
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
@@ -192,7 +190,7 @@ MEASURE = """
 import sys, datasets, pyarrow.parquet
 from lorascope.compose import compose
 from lorascope.data.sources import load_rows
-from lorascope.records.memory import peak, reset_peak
+from lorascope.records.environment import peak, reset_peak
 config = compose(["dataset=file", "dataset.path=" + sys.argv[1], *sys.argv[2:]])
 reset_peak("cpu")
 before = peak("cpu")["peak_bytes"]

@@ -2,7 +2,7 @@ import pytest
 
 from helpers import make_model, make_tokenizer
 from lorascope.data.rows import exchange
-from lorascope.data.tokens import IGNORED, encode
+from lorascope.data.tokenization import IGNORED, encode
 from lorascope.errors import DataError
 
 ROWS = [

@@ -5,8 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from helpers import make_model, make_tokenizer
-from lorascope.config import ForgettingConfig
-from lorascope.data.tokens import Encoded
+from lorascope.config.schema import ForgettingConfig
+from lorascope.data.tokenization import Encoded
 from lorascope.evaluation.forgetting import Texts, corpus, divergence, own_texts, text_loss
 from lorascope.evaluation.loss import eval_loss
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import make_model, make_tokenizer
-from lorascope.evaluation.generation import ends_of, generate
+from lorascope.evaluation.answers import ends_of, generate
 
 END = 0  # <|end|>
 
@@ -74,7 +74,7 @@ def test_the_models_own_generation_settings_do_not_count(model, prompts):
 
 
 def test_a_thought_before_the_answer_is_left_out(monkeypatch):
-    from lorascope.evaluation.generation import _text
+    from lorascope.evaluation.answers import _text
 
     tokenizer = make_tokenizer()
     for text, answer in (("<think>\nhm\n</think>\n\nyes", "yes"), ("I <think>so</think>", "I <think>so</think>")):

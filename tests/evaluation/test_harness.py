@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers import make_model, make_tokenizer
-from lorascope.config import EvaluationConfig
+from lorascope.config.schema import EvaluationConfig
 from lorascope.errors import ConfigError
-from lorascope.evaluation.harness import check_harness, run_harness
+from lorascope.evaluation.external_metrics import check_harness, run_harness
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 

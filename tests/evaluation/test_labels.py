@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from helpers import make_model, make_tokenizer
-from lorascope.data.questions import Choices, choices, questions
+from lorascope.data.prompts import Choices, choices, questions
 from lorascope.data.rows import exchange
-from lorascope.evaluation import labels
-from lorascope.evaluation.labels import score_choices
+from lorascope.evaluation import answers
+from lorascope.evaluation.answers import score_choices
 from small_models import quiet, small_model
 
 LENGTHS = (1, 3, 2, 5)  # tokens of the answers
@@ -68,8 +68,8 @@ def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
         read.append(int(named["attention_mask"][:, -named["input_ids"].shape[1] :].sum()))
         return forward(*words, **named)
 
-    monkeypatch.setattr(labels, "_shares_prompts", lambda *_: True)
-    monkeypatch.setattr(labels, "takes", lambda model, name: True)
+    monkeypatch.setattr(answers, "_shares_prompts", lambda *_: True)
+    monkeypatch.setattr(answers, "takes", lambda model, name: True)
     monkeypatch.setattr(model, "forward", counting)
     score_choices(model, asked, pad_id=0, batch_tokens=10_000)
     prompts = sum(len(question.prompt) for question in asked)
@@ -79,20 +79,20 @@ def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
 def test_a_model_whose_cache_cannot_be_shared_is_noticed(asked):
     for kind, shares in (("llama", True), ("mamba", False), ("qwen3_next", False), ("roformer", False)):
         with quiet():
-            assert labels._shares_prompts(small_model(kind).eval(), asked, 0) is shares, kind
+            assert answers._shares_prompts(small_model(kind).eval(), asked, 0) is shares, kind
 
 
 def test_out_of_memory_is_not_taken_for_a_missing_cache(asked, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(labels, "_scored", full)
+    monkeypatch.setattr(answers, "_scored", full)
     with pytest.raises(torch.OutOfMemoryError):
         score_choices(make_model(), asked, pad_id=0, batch_tokens=100)
 
 
 def test_the_choices_are_the_rows_with_these_answers():
-    from lorascope.data.tokens import encode_row
+    from lorascope.data.tokenization import encode_row
 
     tokenizer = make_tokenizer()
     rows = [exchange(f"Is {word} a fruit?", "yes", "Answer.") for word in ("a pear", "fog", "this very long thing")]

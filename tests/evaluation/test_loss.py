@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from helpers import make_model
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.evaluation.loss import batches, eval_loss
 
 

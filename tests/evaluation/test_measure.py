@@ -8,11 +8,11 @@ import torch
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.data.rows import Rows, exchange
-from lorascope.data.tokens import encode
+from lorascope.data.tokenization import encode
 from lorascope.evaluation.measure import Measure
 from lorascope.evaluation.metrics import TASK_METRICS
 from lorascope.evaluation.tasks import Suite
-from lorascope.records.metrics import EVAL_LOSS
+from lorascope.records.record import EVAL_LOSS
 
 
 def measured(batch_tokens: int):

@@ -3,9 +3,7 @@ import random
 
 import pytest
 
-from lorascope.evaluation.answers import Answer
-from lorascope.evaluation.intervals import interval
-from lorascope.evaluation.metrics import TASK_METRICS, Needs, TaskMetric, value_of
+from lorascope.evaluation.metrics import TASK_METRICS, Answer, Needs, TaskMetric, interval, value_of
 
 
 def f1_by_hand(pairs: list[tuple[str, str]]) -> float:

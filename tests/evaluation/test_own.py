@@ -1,9 +1,8 @@
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.evaluation.answers import Answer
-from lorascope.evaluation.metrics import Needs
-from lorascope.evaluation.own import check_metrics, metrics_of, pin_metrics
+from lorascope.evaluation.external_metrics import check_metrics, metrics_of, pin_metrics
+from lorascope.evaluation.metrics import Answer, Needs
 
 CODE = """
 def politeness(prediction, prompt):

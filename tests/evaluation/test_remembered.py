@@ -5,14 +5,14 @@ import pytest
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
+from lorascope.config.resolution import resolve
 from lorascope.data.rows import Rows, exchange
-from lorascope.data.tokens import encode
+from lorascope.data.tokenization import encode
+from lorascope.evaluation.forgetting import texts_of
 from lorascope.evaluation.measure import Measure
 from lorascope.evaluation.metrics import TASK_METRICS
-from lorascope.evaluation.remembered import keep, place
+from lorascope.evaluation.predictions import keep, place
 from lorascope.evaluation.tasks import Suite
-from lorascope.evaluation.texts import texts_of
-from lorascope.models.device import resolve
 
 WORDS = ["model=hf", "model.path=a/b", "model.dtype=float32", "device=cpu", "evaluation.forgetting.texts=3",
          "evaluation.forgetting.tokens=5", "dataset.metrics=[exact_match]"]  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_base_is_asked_once(monkeypatch):
 
 def test_texts_are_drawn_once(monkeypatch):
     first = texts_of(config(), make_model(), make_tokenizer(), "abc")
-    monkeypatch.setattr("lorascope.evaluation.texts.own_texts", None)
+    monkeypatch.setattr("lorascope.evaluation.forgetting.own_texts", None)
     assert texts_of(config(), None, make_tokenizer(), "abc") == first
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from lorascope.data import kjv_style
-from lorascope.data.archaic import MODERN, WORDS, is_archaic
-from lorascope.evaluation.style import archaic_rate
+from lorascope.data.builtin import kjv_style
+from lorascope.data.builtin.kjv_style import MODERN, WORDS, is_archaic
+from lorascope.evaluation.metrics import archaic_rate
 
 
 def test_held_out_verses_are_archaic_in_one_version_and_modern_in_the_other():

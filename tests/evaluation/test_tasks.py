@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from helpers import make_model, make_tokenizer
-from lorascope.config import EvaluationConfig
+from lorascope.config.schema import EvaluationConfig
 from lorascope.data.rows import Row, Rows, exchange
-from lorascope.data.tokens import encode
-from lorascope.evaluation import kept
+from lorascope.data.tokenization import encode
+from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss, item_losses
 from lorascope.evaluation.metrics import TASK_METRICS
 from lorascope.evaluation.tasks import Suite
@@ -113,9 +113,9 @@ def test_every_items_answer_is_kept_with_its_scores_and_read_back(tmp_path):
 
     made = suite(["macro_f1", "exact_match", "gold_logprob"])
     before, after = made.evaluate(make_model()), made.evaluate(make_model(rope_theta=5.0))
-    file = tmp_path / kept.FILE
-    kept.write(file, {kept.BASE: before, kept.ADAPTED: after}, made)
-    assert kept.read(file) == {kept.BASE: before, kept.ADAPTED: after}
+    file = tmp_path / predictions.FILE
+    predictions.write(file, {predictions.BASE: before, predictions.ADAPTED: after}, made)
+    assert predictions.read(file) == {predictions.BASE: before, predictions.ADAPTED: after}
     table = pyarrow.parquet.read_table(file).to_pylist()
     assert len(table) == 2 * (9 + 4)
     mine = [row for row in table if row["stage"] == "adapter" and row["set"] == "eval"]
@@ -127,12 +127,12 @@ def test_answers_that_cannot_be_read_are_as_if_not_there(tmp_path, damage):
     import pyarrow
     import pyarrow.parquet
 
-    made, file = suite(["exact_match"]), tmp_path / kept.FILE
-    kept.write(file, {kept.BASE: made.evaluate(make_model())}, made)
+    made, file = suite(["exact_match"]), tmp_path / predictions.FILE
+    predictions.write(file, {predictions.BASE: made.evaluate(make_model())}, made)
     if damage == "missing":
         file.unlink()
     elif damage == "other":
         pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), file)
     else:
         file.write_bytes(b"" if damage == "empty" else file.read_bytes()[:200])
-    assert kept.read(file) is None
+    assert predictions.read(file) is None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.config import DatasetConfig, OnBadRow
+from lorascope.config.schema import DatasetConfig, OnBadRow
 from lorascope.data.rows import rows_hash
 from lorascope.data.sources import load_rows, pin
 from lorascope.errors import DataError

@@ -10,20 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lorascope.cli import main
+from lorascope.cli.main import main
 from lorascope.errors import RunError
 from lorascope.records.record import FILE, read_record, write_record
 from lorascope.records.store import load_runs
-from lorascope.studies.comparison import compare_runs
-from lorascope.studies.comparison_view import show_comparison
-from lorascope.studies.groups import groups_of
-from lorascope.studies.listing import newest_first, show_list
-from lorascope.studies.plots import plot_loss
-from lorascope.studies.report import show_groups, show_runs
-from lorascope.studies.rows import RUN_COLUMNS, rows_of, sort_rows, write_csv
-from lorascope.studies.settings import plain
+from lorascope.reports.comparison import compare_runs, show_comparison
+from lorascope.reports.plots import plot_loss
+from lorascope.reports.run_table import RUN_COLUMNS, plain, rows_of, sort_rows, write_csv
+from lorascope.reports.seed_groups import groups_of
+from lorascope.reports.text_tables import newest_first, show_groups, show_list, show_runs
 from malformed.judged import at_most_told, clear, few, json_values, told
-from studies.made_records import record
+from reports.made_records import record
 
 MODULE = {"role": "q", "layer": 0, "rank": 4, "alpha": 8.0, "scale": 2.0, "parameters": 100}
 WHOLE = json.loads(

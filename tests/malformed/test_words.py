@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers import make_model, run_train
 from lorascope.compose import compose
-from lorascope.config import RunConfig
+from lorascope.config.schema import RunConfig
 from lorascope.errors import ConfigError, PlanError
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets

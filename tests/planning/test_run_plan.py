@@ -7,12 +7,12 @@ import re
 import pytest
 
 from helpers import run_train
-from lorascope.cli import main
+from lorascope.base import packaged
+from lorascope.cli.main import main
 from lorascope.compose import compose
-from lorascope.config import TaskConfig
-from lorascope.models import packaged
+from lorascope.config.schema import TaskConfig
 from lorascope.planning.run_plan import PlanningCache, plan_run, resolve_config
-from lorascope.records.metrics import EVAL_LOSS
+from lorascope.records.record import EVAL_LOSS
 from lorascope.run import execute
 
 GIB = 2**30

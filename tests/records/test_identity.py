@@ -1,7 +1,7 @@
 import pytest
 
 from lorascope.compose import compose
-from lorascope.models.device import resolve
+from lorascope.config.resolution import resolve
 from lorascope.records.identity import run_hash, run_id, run_name
 
 

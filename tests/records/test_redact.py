@@ -12,7 +12,7 @@ import pytest
 from helpers import run_train
 from lorascope.compose import compose
 from lorascope.errors import ConfigError
-from lorascope.records.redact import redact, secrets
+from lorascope.records.environment import redact, secrets
 from lorascope.records.store import open_run
 
 ROOT = Path(__file__).parents[2]

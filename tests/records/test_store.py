@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lorascope.compose import compose
-from lorascope.config import RunConfig
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import RunConfig
 from lorascope.errors import RunError
-from lorascope.models.device import resolve
 from lorascope.records.record import RunRecord, Status, read_record, write_record
 from lorascope.records.store import find_done, is_at_work, load_runs, open_run, run_folder
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import architectures
-from lorascope.config import GROUPS, Missing, Ranks, TargetConfig
+from lorascope.config.schema import GROUPS, Missing, Ranks, TargetConfig
 from lorascope.errors import ModelError
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import ModuleMap, Projection, map_modules

@@ -6,12 +6,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from helpers import make_model
-from lorascope.config import Ranks, TargetConfig
+from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.errors import PlanError
+from lorascope.targets.adapter_parts import initial_a
 from lorascope.targets.attach import adapted_modules, attach, lora_config
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
-from lorascope.targets.start import initial_a
 from lorascope.targets.weights import weights_of
 
 QV_FFN = TargetConfig(name="qv_ffn", ranks=Ranks(q=8, v=8, ffn=4))

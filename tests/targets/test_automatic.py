@@ -9,15 +9,15 @@ from peft.tuners.lora.eva import get_eva_state_dict
 from transformers import GPT2Config, GPT2LMHeadModel, Phi3Config, Phi3ForCausalLM
 
 from helpers import make_model, make_tokenizer
+from lorascope.base.loading import load_base
 from lorascope.compose import compose
-from lorascope.config import AlphaPolicy, Auto, AutoConfig, Fused, Init, TargetConfig
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import AlphaPolicy, Auto, AutoConfig, Fused, Init, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.models.device import resolve
-from lorascope.models.loading import load_base
 from lorascope.targets import eva
-from lorascope.targets.automatic import plan_automatically
+from lorascope.targets.auto_placement import plan_automatically
+from lorascope.targets.auto_scores import condition_number, feature_norms, plain_weight
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.scores import condition_number, feature_norms, plain_weight
 from small_models import small_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,14 +6,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
 
 from helpers import make_model
-from lorascope.config import Auto, AutoConfig, Bias, Fused, Init, Ranks, TargetConfig
+from lorascope.base.restore import Seal, sums_of
+from lorascope.config.schema import Auto, AutoConfig, Bias, Fused, Init, Ranks, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.models.intact import Seal, sums_of
 from lorascope.targets.attach import attach
-from lorascope.targets.automatic import plan_automatically
+from lorascope.targets.auto_placement import plan_automatically
+from lorascope.targets.initialization import start_adapter
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
-from lorascope.training.start import start_adapter
 
 TOKENS = torch.arange(12).reshape(2, 6)
 

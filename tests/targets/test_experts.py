@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lorascope.config import Ranks, TargetConfig
+from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.attach import adapted_modules, attach
 from lorascope.targets.module_map import map_modules

@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from lorascope.config import AlphaPolicy, Fused, Init, Ranks, TargetConfig
+from lorascope.config.schema import AlphaPolicy, Fused, Init, Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.attach import adapted_modules, attach
 from lorascope.targets.module_map import map_modules

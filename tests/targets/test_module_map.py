@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoConfig
 
 from lorascope.compose import compose
-from lorascope.config import ModelConfig
+from lorascope.config.schema import ModelConfig
 from lorascope.errors import ModelError
 from lorascope.targets.module_map import inspect_model
 

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lorascope.config import TargetConfig
+from lorascope.config.schema import TargetConfig
 from lorascope.targets.attach import adapted_modules, attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets

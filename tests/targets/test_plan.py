@@ -3,11 +3,11 @@ import math
 import pytest
 
 from lorascope.compose import compose
-from lorascope.config import ModelConfig, Ranks, TargetConfig
+from lorascope.config.schema import ModelConfig, Ranks, TargetConfig
 from lorascope.errors import PlanError
+from lorascope.formats import spans
 from lorascope.targets.module_map import inspect_model
 from lorascope.targets.plan import plan_targets
-from lorascope.wording import spans
 
 
 def plan(*words: str):

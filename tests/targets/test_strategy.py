@@ -8,12 +8,12 @@ from peft import LoraConfig, get_peft_model
 
 from helpers import make_model
 from lorascope.compose import compose
-from lorascope.config import Init, ModelConfig, Ranks, TargetConfig, amount, as_dict, from_dict
+from lorascope.config.schema import Init, ModelConfig, Ranks, TargetConfig, amount, as_dict, from_dict
 from lorascope.errors import ConfigError, PlanError
 from lorascope.targets.attach import adapted_modules, attach
-from lorascope.targets.layers import chosen_layers
 from lorascope.targets.module_map import inspect_model, map_modules
 from lorascope.targets.plan import plan_targets
+from lorascope.targets.selection import chosen_layers
 from small_models import small_model
 
 Q_V = TargetConfig(name="q_v", ranks=Ranks(q=8, v=8))

@@ -10,9 +10,9 @@ from transformers import TrainerCallback
 from helpers import make_model, make_tokenizer
 from lorascope.compat import no_gradient_of_inputs
 from lorascope.compose import compose
-from lorascope.config import Ranks, TargetConfig
-from lorascope.data.tokens import IGNORED, Encoded
-from lorascope.models.device import resolve
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Ranks, TargetConfig
+from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
@@ -115,7 +115,7 @@ def test_the_adapter_is_the_same_as_when_everything_goes_backward(tmp_path, monk
     ],
 )
 def test_the_kind_of_checkpointing_is_read_from_the_settings(words, kind):
-    from lorascope.estimate.setting import is_reentrant
+    from lorascope.planning.step_spec import is_reentrant
 
     assert is_reentrant(compose(words).train) is kind
 

@@ -9,15 +9,15 @@ import transformers
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config import Ranks, TargetConfig
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Ranks, TargetConfig
+from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import ConfigError
-from lorascope.models.device import resolve
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
+from lorascope.training.batching import by_length
 from lorascope.training.checkpoints import newest
-from lorascope.training.grouping import by_length
 from lorascope.training.trainer import Saving, train_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,10 +9,10 @@ import transformers
 
 from helpers import TINY, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config import Ranks, TargetConfig
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Ranks, TargetConfig
+from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import ConfigError
-from lorascope.models.device import resolve
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets

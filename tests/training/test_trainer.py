@@ -10,20 +10,19 @@ from transformers import TrainerCallback
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config import Bias, Ranks, RunConfig, TargetConfig
-from lorascope.data.tokens import IGNORED, Encoded
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Bias, Ranks, RunConfig, TargetConfig
+from lorascope.console import Bar, console
+from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import RunError
 from lorascope.interrupts import Preempted
-from lorascope.models.device import resolve
-from lorascope.records.trackers import Trackers
 from lorascope.targets.attach import attach
 from lorascope.targets.module_map import map_modules
 from lorascope.targets.plan import plan_targets
-from lorascope.terminal import Bar, console
-from lorascope.training import loop
+from lorascope.trackers.base import Trackers
+from lorascope.training import sft_trainer
 from lorascope.training.checkpoints import newest, read
-from lorascope.training.progress import progress_callback
-from lorascope.training.trainer import Saving, train_adapter
+from lorascope.training.trainer import Saving, progress_callback, train_adapter
 
 
 def encoded(rows: int = 12) -> Encoded:
@@ -139,13 +138,13 @@ def test_evaluation_during_training_is_ours_and_reaches_the_trackers(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch, bad):
-    real, steps = loop.token_losses, []
+    real, steps = sft_trainer.token_losses, []
 
     def losses(model, inputs, labels):
         steps.append(inputs["input_ids"])
         return real(model, inputs, labels) * (bad if len(steps) == 2 else 1.0)
 
-    monkeypatch.setattr(loop, "token_losses", losses)
+    monkeypatch.setattr(sft_trainer, "token_losses", losses)
     kept = []
     keep = type(
         "Keep", (TrainerCallback,), {"on_step_end": lambda self, *_, model, **__: kept.append(adapter(model))}
@@ -162,8 +161,8 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(tm
 
 
 def test_a_packed_batch_names_its_rows(tmp_path, monkeypatch):
-    real = loop.token_losses
-    monkeypatch.setattr(loop, "token_losses", lambda *words: real(*words) * float("nan"))
+    real = sft_trainer.token_losses
+    monkeypatch.setattr(sft_trainer, "token_losses", lambda *words: real(*words) * float("nan"))
     with pytest.raises(RunError, match=r"Rows of the batch: \d+, \d+"):
         train(tmp_path, "train.packing=true", "train.max_length=64")
 
@@ -246,9 +245,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_training_goes_on(tmp_pa
         raise OSError(28, "No space left on device")
 
     told = []
-    real = loop.checkpoints._flush
+    real = sft_trainer.checkpoints._flush
     monkeypatch.setattr(
-        loop.checkpoints, "_flush", lambda path: full(path) if ".writing-2" in str(path) else real(path)
+        sft_trainer.checkpoints, "_flush", lambda path: full(path) if ".writing-2" in str(path) else real(path)
     )
     _, result, _ = train(tmp_path, "train.save_steps=1", warn=told.append)
     assert result.steps == 3
@@ -270,7 +269,7 @@ def test_a_frozen_rate_moves_nothing(tmp_path):
 
 
 def test_on_four_bits_biases_start_from_the_bases_to_the_last_bit(tmp_path):
-    from lorascope.models.loading import load_base
+    from lorascope.base.loading import load_base
 
     make_model(attention_bias=True).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
@@ -291,7 +290,7 @@ def test_on_four_bits_biases_start_from_the_bases_to_the_last_bit(tmp_path):
 
 
 def test_the_adapter_stays_float32_on_a_quantized_base(tiny, tmp_path):
-    from lorascope.models.loading import load_base
+    from lorascope.base.loading import load_base
 
     settings = dataclasses.replace(
         resolve(compose(["model=hf", f"model.path={tiny}", "device=cpu", "quantization=nf4", "train.max_steps=2"]))

@@ -1,6 +1,6 @@
 """The launcher of `-m` on one machine: all runs are composed, checked and planned, then made one after another.
 
-They share this process, and with it the base that `lorascope.session` lends them; or, with `execution=processes`, each
+They share this process, and with it the base that `lorascope.base.session` lends them; or, with `execution=processes`, each
 has a process of its own.
 """
 
@@ -18,7 +18,7 @@ from omegaconf import open_dict
 from lorascope.compat import basic_launcher, job_error
 
 BasicLauncher: Any = basic_launcher()
-ENTRY = "from lorascope.cli import train; train()"
+ENTRY = "from lorascope.cli.main import train; train()"
 
 
 @dataclass

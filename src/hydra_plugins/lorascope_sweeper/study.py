@@ -12,7 +12,7 @@ from omegaconf import open_dict
 from lorascope.compat import basic_sweeper, job_error
 
 if TYPE_CHECKING:
-    from lorascope.config import RunConfig
+    from lorascope.config.schema import RunConfig
 
 BasicSweeper: Any = basic_sweeper()
 # what a study sets for each of its runs
@@ -38,7 +38,7 @@ class StudySweeper(BasicSweeper):
         """Make the study, or without arms the sweep."""
         if not self.config.study.arms:
             return super().sweep(arguments)
-        from lorascope.conduct.conductor import conduct
+        from lorascope.study.runner import conduct
 
         self._refuse(arguments)
         self.arguments = arguments

@@ -1,1 +1,1 @@
-"""WHAT is learned: sources by name, rows, token ids and labels."""
+"""What is learned: rows, formats, splits, token ids."""

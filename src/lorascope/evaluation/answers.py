@@ -1,25 +1,289 @@
-"""One item and what was made of it: the question, its right answers, and what a model chose, wrote or found likely."""
+"""Answers of a model: written greedily, or the log-probability of each choice.
+
+The prompt's keys and values are computed once and shared by its answers; logits are made for the answers' tokens alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lorascope.data.prompts import Choices
+from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.errors import out_of_memory
+from lorascope.evaluation.loss import item_losses
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An item of a set, answered. What no metric asks for stays empty."""
+THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)  # which some templates put before every answer
+# what a model's own generation settings may ask for, and a measurement must not have
+PLAIN = {
+    "do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0, "min_new_tokens": None, "renormalize_logits": False,
+}  # fmt: skip
 
-    prompt: str
-    gold: str
-    accepted: tuple[str, ...] = ()  # further right answers
-    group: str = ""
-    choice: str = ""  # the most likely label
-    scores: tuple[float, ...] = ()  # log-probability of each label, in nats
-    text: str = ""  # what the model wrote
-    nats: float = 0.0  # loss of the right answer, summed over its tokens
-    tokens: int = 0
 
-    @property
-    def right(self) -> tuple[str, ...]:
-        """All right answers."""
-        return (self.gold, *self.accepted)
+def generate(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    ends: Sequence[int],
+    batch_tokens: int,
+    progress: Callable[[int], object] = lambda items: None,
+) -> list[str]:
+    """The most likely next token, again and again, until one of `ends` or `max_new_tokens`.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        prompts: token ids, as far as where an answer begins.
+        batch_tokens: padded tokens of one forward pass, prompts and answers together.
+        progress: called with the number of prompts after each batch.
+
+    Returns:
+        The answers as text without special tokens and thoughts, in the prompts' order.
+    """
+    import torch
+
+    answers = [""] * len(prompts)
+    settings = _settings(tokenizer, max_new_tokens, ends)
+    for batch in _batches(prompts, max_new_tokens, batch_tokens):
+        ids, mask = left_padded([prompts[index] for index in batch], int(tokenizer.pad_token_id or 0), model.device)
+        with torch.no_grad():
+            written = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=settings, use_cache=True, **last_logits(model)
+            )
+        for index, tokens in zip(batch, written[:, ids.shape[1] :].tolist(), strict=True):
+            answers[index] = _text(tokens, tokenizer, ends)
+        progress(len(batch))
+    return answers
+
+
+def _settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, ends: Sequence[int]) -> GenerationConfig:
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        **PLAIN,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(ends) or None,
+    )
+
+
+def _batches(prompts: Sequence[Sequence[int]], more: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Prompt numbers, longest first. A step of all rows reads the weights once: few rows waste it, many cost memory."""
+    batch: list[int] = []
+    for index in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
+        # each step computes one token a row, so a batch may hold more of these than a forward pass of whole rows
+        if batch and (len(prompts[batch[0]]) + more) * (len(batch) + 1) > 4 * batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
+    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return THOUGHT.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
+
+
+def ends_of(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The tokens that end an answer: the tokenizer's and the model's own, and a special one that all answers share."""
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])} - {None}
+    special = set(tokenizer.all_special_ids)
+    if answers:
+        # an end-of-turn token, which a template puts behind every answer
+        found |= set.intersection(*(special.intersection(answer) for answer in answers))
+    return tuple(sorted(found))
+
+
+LOGITS = 2**26  # of one forward pass, 256 MiB in float32
+ALL_AT_ONCE = 2**20
+# how far both ways of scoring may lie apart, as a share: by rounding, in 16 and in 32 bits
+APART = {False: 0.02, True: 0.001}
+
+
+def score_choices(
+    model: Any,
+    asked: Sequence[Choices],
+    *,
+    pad_id: int,
+    batch_tokens: int,
+    progress: Callable[[int], object] = lambda items: None,
+) -> list[tuple[float, ...]]:
+    """The log-probability of every answer to every question, in nats, summed over the answer's tokens.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        asked: questions, each with its possible answers.
+        pad_id: fills short rows; it is masked.
+        batch_tokens: padded tokens of one forward pass.
+        progress: called with the number of questions after each pass.
+
+    Returns:
+        For each question, in order, a number for each of its answers: minus the loss of the row with this answer.
+    """
+    if not asked:
+        return []
+    if not _shares_prompts(model, asked, pad_id):
+        return _plainly(model, asked, pad_id, batch_tokens, progress)
+    scores: list[tuple[float, ...]] = [()] * len(asked)
+    for batch in _labels_batches(asked, batch_tokens):
+        for index, found in zip(batch, _scored(model, [asked[i] for i in batch], pad_id, batch_tokens), strict=True):
+            scores[index] = found
+        progress(len(batch))
+    return scores
+
+
+def _labels_batches(asked: Sequence[Choices], batch_tokens: int) -> Iterator[list[int]]:
+    """Question numbers, longest first: prompts within `batch_tokens`; a batch has as many answers to each question."""
+    batch: list[int] = []
+    for index in sorted(range(len(asked)), key=lambda i: (-len(asked[i].answers), -len(asked[i].prompt))):
+        full = batch and len(asked[batch[0]].prompt) * (len(batch) + 1) > batch_tokens
+        if batch and (full or len(asked[batch[0]].answers) != len(asked[index].answers)):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _shares_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> bool:
+    """Whether this model's cache can be continued in many ways: tried, and held against the plain way."""
+    by_length = sorted(asked, key=lambda question: len(question.prompt))
+    pair = [_some_answers(by_length[0]), _some_answers(by_length[-1])]  # so that a prompt is padded
+    try:
+        shared = _scored(model, pair, pad_id, ALL_AT_ONCE)
+    except (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        return False  # each kind of model has its own way to say that it has no such cache
+    plain = [score for one in pair for score in _plainly(model, [one], pad_id, 1)]
+    apart = APART[model.dtype.itemsize >= 4]
+    return all(
+        abs(one - other) <= apart * (1 + abs(other))
+        for left, right in zip(shared, plain, strict=True)
+        for one, other in zip(left, right, strict=True)
+    )
+
+
+def _some_answers(question: Choices) -> Choices:
+    """The question with its first, its longest and its shortest answer."""
+    by_length = sorted(question.answers, key=len)
+    return Choices(question.prompt, (question.answers[0], by_length[-1], by_length[0]))
+
+
+def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
+    """The scores of some questions with equally many answers."""
+    import torch
+
+    prompts = [question.prompt for question in asked]
+    ids, mask = left_padded(prompts, pad_id, model.device)
+    placed = takes(model, "position_ids")
+    positions = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)} if placed else {}
+    with torch.no_grad():
+        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **last_logits(model), **positions)
+        opening = read.logits[:, -1].float().log_softmax(dim=-1)  # (questions, vocabulary)
+        count = len(asked[0].answers)
+        first = torch.tensor([[answer[0] for answer in question.answers] for question in asked], device=ids.device)
+        total = opening.gather(1, first).double()  # (questions, answers)
+        longest = max(len(answer) for question in asked for answer in question.answers) - 1
+        if longest:
+            room = min(batch_tokens, LOGITS // opening.shape[1])
+            at_once = min(max(room // (len(asked) * longest), 1), count)
+            for start in range(0, count, at_once):
+                end = min(start + at_once, count)
+                answers = [answer for question in asked for answer in question.answers[start:end]]
+                more = _continued(model, read.past_key_values, mask, answers, end - start, pad_id, placed)
+                total[:, start:end] += more.view(len(asked), end - start)
+    return [tuple(row) for row in total.tolist()]
+
+
+def _continued(
+    model: Any,
+    cache: Any,
+    mask: torch.Tensor,
+    answers: Sequence[tuple[int, ...]],
+    each: int,
+    pad_id: int,
+    placed: bool,
+) -> torch.Tensor:
+    """The log-probability of every answer after its first token, float64, shape (answers,)."""
+    import torch
+
+    device, width = mask.device, max(map(len, answers)) - 1
+    if not width:
+        return torch.zeros(len(answers), dtype=torch.float64, device=device)
+    ids = torch.tensor([[*answer, *[pad_id] * (width + 1 - len(answer))] for answer in answers], device=device)
+    there = torch.tensor([[position < len(answer) - 1 for position in range(width)] for answer in answers])
+    there = there.to(device)
+    before = mask.repeat_interleave(each, dim=0)
+    positions = before.sum(dim=1, keepdim=True) + torch.arange(width, device=device)
+    own = copy.deepcopy(cache)  # a cache grows in place
+    own.batch_repeat_interleave(each)
+    logits = model(
+        input_ids=ids[:, :-1],
+        attention_mask=torch.cat([before, there.long()], dim=1),
+        past_key_values=own,
+        use_cache=True,
+        **({"position_ids": positions} if placed else {}),
+    ).logits
+    chosen = logits[there].float()
+    likelihood = chosen.gather(1, ids[:, 1:][there].unsqueeze(1)).squeeze(1) - chosen.logsumexp(dim=-1)
+    total = torch.zeros(there.shape, dtype=torch.float64, device=device)
+    total[there] = likelihood.double()
+    return total.sum(dim=1)
+
+
+def _plainly(
+    model: Any,
+    asked: Sequence[Choices],
+    pad_id: int,
+    batch_tokens: int,
+    progress: Callable[[int], object] = lambda items: None,
+) -> list[tuple[float, ...]]:
+    """Every answer behind its own copy of the prompt: what a model without such a cache takes."""
+    ids = tuple([*question.prompt, *answer] for question in asked for answer in question.answers)
+    labels = tuple([IGNORED] * len(question.prompt) + list(answer) for question in asked for answer in question.answers)
+    found = iter(item_losses(model, Encoded(ids, labels, ""), pad_id=pad_id, batch_tokens=batch_tokens))
+    scores = [tuple(-next(found).nats for _ in question.answers) for question in asked]
+    progress(len(asked))
+    return scores
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, each (rows, longest row), what is short filled up on the left."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    return ids, mask
+
+
+def last_logits(model: Any) -> dict[str, Any]:
+    """What a model is told so that it makes logits of the last position alone.
+
+    An index, not a count: torch multiplies a slice with the head by copying the head once for each row, which took
+    more than half of an evaluation's time on a CPU.
+    """
+    import torch
+
+    return {"logits_to_keep": torch.tensor([-1], device=model.device)} if takes(model, "logits_to_keep") else {}
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether the model's forward has such an argument, below its adapter too."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return name in inspect.signature(inner.forward).parameters

@@ -1,4 +1,4 @@
-"""All that is measured of a model, the same before and after: eval loss, the task's metrics, what was forgotten."""
+"""Measure a model before and after training: eval loss, task metrics, forgetting."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
+from lorascope.base.loading import Base
+from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
 from lorascope.data.rows import Rows, rows_hash
-from lorascope.data.tokens import Encoded
-from lorascope.evaluation import kept
-from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss
-from lorascope.evaluation.harness import run_harness
+from lorascope.data.tokenization import Encoded
+from lorascope.evaluation import predictions
+from lorascope.evaluation.external_metrics import metrics_of, run_harness
+from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss, texts_of
 from lorascope.evaluation.loss import item_losses
-from lorascope.evaluation.own import metrics_of
-from lorascope.evaluation.remembered import keep, place
+from lorascope.evaluation.predictions import keep, place
 from lorascope.evaluation.tasks import Evaluated, Score, Suite
-from lorascope.evaluation.texts import texts_of
-from lorascope.models.loading import Base
-from lorascope.records.metrics import EVAL_LOSS, Metric
+from lorascope.records.record import EVAL_LOSS, Metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,10 +53,10 @@ class Measure:
         Args:
             file: where they are remembered on this machine, as `remembered_at` says.
         """
-        known = (kept.read(file) or {}).get(kept.BASE) if file else None
+        known = (predictions.read(file) or {}).get(predictions.BASE) if file else None
         if known is None:
             known = self._measured(model, progress)
-            keep(file, lambda aside: kept.write(aside, {kept.BASE: known}, self.suite))
+            keep(file, lambda aside: predictions.write(aside, {predictions.BASE: known}, self.suite))
         return known
 
     def remembered_at(self, config: RunConfig, revision: str) -> Path | None:
@@ -91,17 +89,17 @@ class Measure:
         if self.texts is None:
             return found
         kept = text_loss(model, self.texts, self.pad_id, batch_tokens)
-        return _with(found, FORGETTING_LOSS, kept, len(self.texts.encoded))
+        return _with(found, FORGETTING_LOSS, predictions, len(self.texts.encoded))
 
     def keep_answers(self, before: Evaluated, after: Evaluated, folder: Path, warn: Callable[[str], object]) -> None:
         """Write every item's answer beside the record, of base and adapter, where they are wanted."""
         if self.settings.predictions and self.suite.sets:
-            self.keep(folder / kept.FILE, {kept.BASE: before, kept.ADAPTED: after}, warn)
+            self.keep(folder / predictions.FILE, {predictions.BASE: before, predictions.ADAPTED: after}, warn)
 
     def keep(self, file: Path, stages: Mapping[str, Evaluated], warn: Callable[[str], object]) -> None:
         """Write answers; a full disk costs them, not the run."""
         try:
-            kept.write(file, stages, self.suite)
+            predictions.write(file, stages, self.suite)
         except OSError as error:
             warn(f"{file.name} could not be written ({error.strerror}); the record goes on without it")
 

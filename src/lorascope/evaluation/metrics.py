@@ -1,4 +1,4 @@
-"""What is measured: each metric declared once, with its direction, its unit and what it reads of an answer."""
+"""Metrics, each declared once with direction and unit, and their intervals over items."""
 
 from __future__ import annotations
 
@@ -8,8 +8,67 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lorascope.evaluation.answers import Answer
-from lorascope.records.metrics import Metric
+from lorascope.data.builtin.kjv_style import is_archaic
+from lorascope.records.record import Metric
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An item of a set, answered. What no metric asks for stays empty."""
+
+    prompt: str
+    gold: str
+    accepted: tuple[str, ...] = ()  # further right answers
+    group: str = ""
+    choice: str = ""  # the most likely label
+    scores: tuple[float, ...] = ()  # log-probability of each label, in nats
+    text: str = ""  # what the model wrote
+    nats: float = 0.0  # loss of the right answer, summed over its tokens
+    tokens: int = 0
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """All right answers."""
+        return (self.gold, *self.accepted)
+
+
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+def archaic_rate(text: str) -> float:
+    """The share of a text's words that are archaic, in [0, 1]; 0 where there is no word."""
+    words = WORD.findall(text)
+    return sum(map(is_archaic, words)) / len(words) if words else 0.0
+
+
+LEVEL = 0.95
+RESAMPLES = 1000
+RESAMPLES_OF_WHOLES = 300  # where each takes milliseconds
+
+
+def interval(metric: TaskMetric, answers: Sequence[Answer]) -> tuple[float, float] | None:
+    """Low and high end over the items; None where fewer than two, or values that are no numbers, tell nothing.
+
+    Shares have Wilson's interval (Wilson, 1927), which holds at none and all; everything else the percentile bootstrap
+    over items (Efron, 1979), with the same resamples every time.
+    """
+    import numpy
+    from scipy import stats
+
+    scores = numpy.array([metric.score(answer) for answer in answers])
+    if len(scores) < 2 or not numpy.isfinite(scores).all():
+        return None
+    if metric.whole is None and set(scores.tolist()) <= {0.0, 1.0}:
+        found = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(LEVEL, method="wilson")
+        return float(found.low), float(found.high)
+    resamples = RESAMPLES if metric.whole is None else RESAMPLES_OF_WHOLES
+    draws = numpy.random.default_rng(0).integers(len(scores), size=(resamples, len(scores)))
+    if metric.whole is None:
+        values = scores[draws].mean(axis=1)
+    else:
+        values = numpy.array([metric.whole([answers[index] for index in draw]) for draw in draws])
+    low, high = numpy.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 class Needs(StrEnum):
@@ -88,11 +147,10 @@ def _last_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-def archaic_rate(answer: Answer) -> float:
+def _archaic_rate_of(answer: Answer) -> float:
     """The share of the written words that are archaic English."""
-    from lorascope.evaluation.style import archaic_rate as rate
 
-    return rate(answer.text)
+    return _archaic_rate_of(answer.text)
 
 
 SHARE = "share of items"
@@ -106,7 +164,7 @@ TASK_METRICS = {
         TaskMetric("gold_logprob", "higher", "nats/answer", Needs.loss, gold_logprob),
         TaskMetric("chrf", "higher", "chrF", Needs.text, chrf),
         TaskMetric("chrf_gain", "higher", "chrF", Needs.text, chrf_gain),
-        TaskMetric("archaic_rate", "higher", "share of words", Needs.text, archaic_rate),
+        TaskMetric("archaic_rate", "higher", "share of words", Needs.text, _archaic_rate_of),
     )
 }
 

@@ -1,4 +1,4 @@
-"""What a model knows of its task: sets of rows and metrics come in, answers and scores with intervals come out."""
+"""Answer a task's eval sets and score them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import EvaluationConfig
-from lorascope.data.questions import Question, choices, questions
+from lorascope.config.schema import EvaluationConfig
+from lorascope.data.prompts import Question, choices, questions
 from lorascope.data.rows import Rows, some
-from lorascope.data.tokens import IGNORED, Encoded
-from lorascope.evaluation.answers import Answer
-from lorascope.evaluation.generation import ends_of, generate
-from lorascope.evaluation.intervals import interval
-from lorascope.evaluation.labels import score_choices
+from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.evaluation.answers import ends_of, generate, score_choices
 from lorascope.evaluation.loss import Loss, item_losses
-from lorascope.evaluation.metrics import Needs, TaskMetric, value_of
+from lorascope.evaluation.metrics import Answer, Needs, TaskMetric, interval, value_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
 
 MAIN = "eval"  # the set whose metrics bear no set's name
 LONGER = 1.5  # how much longer than the longest right answer a written one may be

@@ -1,1 +1,1 @@
-"""Planning a run: what it will train, and the memory and compute it will take, before anything is loaded."""
+"""What a run will train and need, before anything is loaded."""

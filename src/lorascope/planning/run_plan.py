@@ -1,4 +1,4 @@
-"""The one plan of a run that `train`, `plan`, a dry run, a sweep and a study share; no weights are loaded."""
+"""Plan a run before anything is loaded: target plan, memory, compute."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Device, ModelConfig, RunConfig
-from lorascope.data.size import Size, size_of
+from lorascope.base.loading import tokenizer_at_hand
+from lorascope.config.resolution import resolve
+from lorascope.config.schema import Device, ModelConfig, RunConfig
+from lorascope.console import hush, importing
 from lorascope.data.sources import pin
-from lorascope.estimate.compute import ComputeEstimate, estimate_compute
-from lorascope.estimate.fit import Suggestion, suggestions, with_checkpointing
-from lorascope.estimate.memory import MemoryEstimate, estimate_memory
-from lorascope.evaluation.own import pin_metrics
-from lorascope.libraries import importing
-from lorascope.models.device import resolve
-from lorascope.models.loading import tokenizer_at_hand
-from lorascope.models.quiet import hush
-from lorascope.records import memory
+from lorascope.data.statistics import Size, size_of
+from lorascope.evaluation.external_metrics import pin_metrics
+from lorascope.formats import megabytes
+from lorascope.planning.compute import ComputeEstimate, estimate_compute
+from lorascope.planning.fit import Suggestion, suggestions, with_checkpointing
+from lorascope.planning.memory import MemoryEstimate, estimate_memory
+from lorascope.records import environment
 from lorascope.records.store import find_done
+from lorascope.targets.adapter_parts import check_init
 from lorascope.targets.module_map import ModuleMap, read_model
 from lorascope.targets.plan import TargetPlan, plan_targets
-from lorascope.targets.start import check_init
-from lorascope.wording import megabytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,7 +97,7 @@ class RunPlan:
     done: RunRecord | None = None
     target: TargetPlan | None = None
     training: RunConfig | None = None
-    memory: MemoryEstimate | None = None
+    environment: MemoryEstimate | None = None
     compute: ComputeEstimate | None = None
 
     @property
@@ -166,13 +165,13 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     config, model = plan.config, plan.model
     check_init(target, config.quantization.scheme)
     if gpu_memory is None:
-        gpu_memory = memory.free_gpu_bytes(str(config.device))
+        gpu_memory = environment.free_gpu_bytes(str(config.device))
     training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
     return dataclasses.replace(
         plan,
         target=target,
         training=training,
-        memory=estimate_memory(training, model, target, **plan.longest_row),
+        environment=estimate_memory(training, model, target, **plan.longest_row),
         compute=estimate_compute(training, model, target, **plan.mean_row),
     )
 
@@ -182,8 +181,8 @@ def prediction(plan: RunPlan) -> dict[str, Any]:
     assert plan.memory
     device, predicted = str(plan.config.device), plan.memory.total
     entry: dict[str, Any] = {"predicted_bytes": predicted, "predicted": plan.memory.entry()}
-    if gpu := memory.gpu_bytes(device):
+    if gpu := environment.gpu_bytes(device):
         smaller = [way for way in plan.suggestions(gpu) if way.predicted_bytes < predicted]
         entry["fits"] = max(smaller, key=lambda way: way.predicted_bytes).overrides if smaller else None
-        entry["free_bytes"] = memory.free_gpu_bytes(device)
+        entry["free_bytes"] = environment.free_gpu_bytes(device)
     return entry

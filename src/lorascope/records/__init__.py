@@ -1,1 +1,1 @@
-"""What happened: identity, run folders, records, trackers."""
+"""Run records, their folders and identity."""

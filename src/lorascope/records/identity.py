@@ -1,4 +1,4 @@
-"""Which run a config means, and what two runs must share to be compared."""
+"""Run ids, and fingerprints of what two runs must share to be compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import re
 from typing import Any
 
-from lorascope.config import RunConfig, as_dict
-from lorascope.records.redact import redact
+from lorascope.config.schema import RunConfig, as_dict
+from lorascope.records.environment import redact
 
 # settings that change what is shown or where it is kept, not what is trained
 ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume", "execution", "study")

@@ -1,17 +1,67 @@
-"""The run record: what a run was, cost and achieved, as one JSON file that is whole or not there."""
+"""The run record: one JSON file with everything that a run was and achieved."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lorascope.atomic import write_text
 from lorascope.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside this one to write to; it is on the disk, and then takes this one's place, if the block ends well.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step; half a character is written as its number.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.write(text)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a run is judged by."""
+
+    name: str
+    better: Literal["lower", "higher"]
+    unit: str
+
+    def entry(self, value: float, base: float | None) -> dict[str, Any]:
+        """The metric as a record keeps it, beside the base model's value."""
+        return {"value": value, "base": base, "unit": self.unit, "better": self.better}
+
+
+EVAL_LOSS = Metric("eval_loss", better="lower", unit="nats/token")
+BEST_LOSS = Metric("best_eval_loss", better="lower", unit="nats/token")  # of the checkpoints that were kept
+TRAIN_LOSS = Metric("train_loss", better="lower", unit="nats/token")
+
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
@@ -79,12 +129,12 @@ def read_record(folder: Path) -> RunRecord:
     Raises:
         RunError: when it is missing, damaged, or of a later version of lorascope.
     """
-    from lorascope.records import schema  # pydantic takes a while to import
+    from lorascope.records import record_schema  # pydantic takes a while to import
 
     path = folder / FILE
-    with schema.damage_reported(path, "Repeat the run.", "Remove it or repeat the run with overwrite=true."):
-        raw = schema.read_object(path, SCHEMA_VERSION)
-        schema.check(schema.Record, raw)
+    with record_schema.damage_reported(path, "Repeat the run.", "Remove it or repeat the run with overwrite=true."):
+        raw = record_schema.read_object(path, SCHEMA_VERSION)
+        record_schema.check(record_schema.Record, raw)
         known = {field.name for field in dataclasses.fields(RunRecord)}
         record = RunRecord(**{key: value for key, value in raw.items() if key in known})
         record.status = Status(record.status)

@@ -1,4 +1,4 @@
-"""The runs' folders: one for each run, claimed by one process at a time, its record kept whatever happens."""
+"""Run folders: locked by one process at a time, complete files only."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from lorascope.config import Resume, RunConfig, as_dict
+from lorascope.config.schema import Resume, RunConfig, as_dict
 from lorascope.errors import LorascopeError, RunError, out_of_memory
 from lorascope.interrupts import held
+from lorascope.records.environment import redact
 from lorascope.records.identity import run_hash, run_id, run_name
 from lorascope.records.record import FILE, RunRecord, Status, now, read_record, write_record
-from lorascope.records.redact import redact
 
 ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
 WANDB, WANDB_RUN, TENSORBOARD = "wandb", "wandb.json", "tensorboard"  # wandb.json: which W&B run this is

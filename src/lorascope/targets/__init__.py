@@ -1,1 +1,1 @@
-"""WHERE the adapter goes: roles, the module map of a model, plans, attaching."""
+"""Where the adapter goes: roles, module map, plans, attaching."""

@@ -1,4 +1,4 @@
-"""A plan becomes an adapter on a base model, and what was built is compared with what was planned."""
+"""Build the adapter with PEFT and verify it against the plan."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import taken_for_experts
-from lorascope.config import AlphaPolicy, Init
+from lorascope.config.schema import AlphaPolicy, Init
 from lorascope.errors import PlanError
+from lorascope.targets.adapter_parts import initialise, keep_blocks
 from lorascope.targets.biases import biases_in, own_biases
-from lorascope.targets.blocks import keep_blocks
 from lorascope.targets.plan import Site, TargetPlan
-from lorascope.targets.start import initialise
 from lorascope.targets.weights import weights_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
+
 
 ADAPTER = "default"  # PEFT's own name for the only adapter
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lorascope.config import Bias
-from lorascope.targets.layouts import Spans
+from lorascope.config.schema import Bias
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
+from lorascope.targets.weights import Spans
 
 if TYPE_CHECKING:
     import torch

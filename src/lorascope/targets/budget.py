@@ -1,4 +1,4 @@
-"""A strategy scaled to a number of parameters: its ranks' ratio is kept, their size is what changes."""
+"""Scale a strategy's ranks to a number of trainable parameters."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
-from lorascope.config import Ranks, TargetConfig, amount, from_dict
+from lorascope.config.schema import Ranks, TargetConfig, amount, from_dict
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap
 from lorascope.targets.plan import lay, plan_targets
-from lorascope.targets.strategy import cover
+from lorascope.targets.selection import cover
 
 
 def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig, dict[str, Any]]:

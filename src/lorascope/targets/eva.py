@@ -1,4 +1,4 @@
-"""EVA (arXiv:2410.07170): prompts come in, the principal components of what modules read and ranks by them come out."""
+"""EVA (arXiv:2410.07170): ranks and initial values from the principal components of module inputs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import remove_eva_hooks
 from lorascope.errors import PlanError
-from lorascope.targets.scores import observe, read, real_tokens, rows_of
+from lorascope.targets.auto_scores import observe, read, real_tokens, rows_of
 
 if TYPE_CHECKING:
     import torch
 
-    from lorascope.targets.scores import Batch
+    from lorascope.targets.auto_scores import Batch
+
 
 ENOUGH_PASSES = 200  # forward passes within which components settle, unless they never do
 

@@ -1,4 +1,4 @@
-"""A model seen as layers x roles: read from modules with shapes, no weights needed."""
+"""A model as layers x roles, read on the meta device without weights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lorascope.config import ROLES, ModelConfig
+from lorascope.base.architecture import build_on_meta, load_architecture
+from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
-from lorascope.models.architecture import build_on_meta, load_architecture
-from lorascope.targets.layouts import Spans, number
-from lorascope.targets.reading import Reading, read_blocks
+from lorascope.targets.role_inference import Reading, read_blocks
 from lorascope.targets.roles import UNTRAINABLE
-from lorascope.targets.weights import Weight, weights_of
+from lorascope.targets.weights import Spans, Weight, number, weights_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A strategy on one module map: exactly which modules are trained, at which rank and alpha, and what that costs."""
+"""The plan of a strategy on a model: exact modules, ranks, alphas and parameter counts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lorascope.config import HIGHEST_RANK, AlphaPolicy, Bias, Init, TargetConfig
+from lorascope.config.schema import HIGHEST_RANK, AlphaPolicy, Bias, Init, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.biases import trained_biases
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
-from lorascope.targets.strategy import Coverage, cover
+from lorascope.targets.selection import Coverage, cover
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
 

@@ -1,11 +1,11 @@
-"""What a projection does in a block, whatever its model calls it: names and places come in, roles come out."""
+"""The role of a projection in its block, by its name and place."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-from lorascope.config import ATTENTION_ROLES, FFN_ROLES
+from lorascope.config.schema import ATTENTION_ROLES, FFN_ROLES
 from lorascope.targets.weights import Weight
 
 Roles = tuple[str, ...]

@@ -1,8 +1,12 @@
-"""Every matrix of a model that an adapter could sit on: a model comes in, paths and shapes come out."""
+"""Every adaptable matrix of a model, and the rows of fused ones that belong to each role.
+
+The layouts were read in transformers' sources and are held against the models' behaviour by a test that knows no names
+(tests/targets/test_architectures.py). A type that is not named here keeps its fused modules whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,3 +80,118 @@ def _parents(path: str) -> Iterator[str]:
     for end, letter in enumerate(path):
         if letter == ".":
             yield path[:end]
+
+
+Spans = tuple[tuple[int, int], ...]
+
+# q, k and v one after another
+BLOCKS = {
+    "dbrx", "gpt-sw3", "gpt2", "jetmoe", "mpt", "openai-gpt", "phi3", "phi4_multimodal",
+}  # fmt: skip
+# q, k and v of the first head, then of the second
+BY_HEAD = {"bloom", "fuyu", "gpt_neox", "gpt_neox_japanese", "persimmon"}
+# gate, then up
+GATE_FIRST = {
+    "glm", "glm4", "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "jetmoe", "minimax_m3_vl_text",
+    "modernbert-decoder", "moshi", "phi3", "phi4_multimodal", "zamba2",
+}  # fmt: skip
+
+
+def spans_of(roles: Sequence[str], d_out: int, config: Any, model_type: str) -> dict[str, Spans] | None:
+    """The rows of each role in a fused linear module; None where the layout is not known.
+
+    Args:
+        roles: as the tables of names give them: ("q", "k", "v"), ("gate", "up"), ("k", "v"), ("q", "o_gate").
+        d_out: rows of the whole module.
+        config: the text model's transformers config.
+        model_type: its type.
+    """
+    heads = number(config, "num_attention_heads") or 0
+    kv_heads = number(config, "num_key_value_heads") or heads
+    if tuple(roles) == ("gate", "up"):
+        return repeated(("gate", "up"), (d_out // 2, d_out // 2), 1) if model_type in GATE_FIRST else None
+    if tuple(roles) == ("q", "k", "v") and heads:
+        return _qkv(d_out, heads, kv_heads, config, model_type)
+    if tuple(roles) == ("k", "v"):
+        return _kv(d_out, heads, config, model_type)
+    if tuple(roles) == ("q", "o_gate") and heads:
+        values = getattr(config, "v_head_dim", None) if model_type == "axk2" else d_out // heads // 2
+        return repeated(roles, (d_out // heads - values, values), heads) if values else None
+    return None
+
+
+def number(config: Any, name: str) -> int | None:
+    """A whole number of a transformers config; None where it has none, or another in each layer."""
+    try:
+        value = getattr(config, name, None)
+    except RuntimeError:  # transformers' AmbiguousGlobalPerLayerAttributeError
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def of_layer(config: Any, layer: int) -> Any:
+    """The config of one layer, where layers differ."""
+    return config.per_layer_config[layer] if getattr(config, "is_heterogeneous", False) else config
+
+
+def _qkv(d_out: int, heads: int, kv_heads: int, config: Any, model_type: str) -> dict[str, Spans] | None:
+    roles = ("q", "k", "v")
+    if model_type in BY_HEAD:
+        return repeated(roles, (d_out // heads // 3,) * 3, heads)
+    if model_type == "falcon":
+        if config.new_decoder_architecture:  # each KV head behind the query heads that share it
+            kv_heads = config.num_kv_heads
+            width = d_out // (heads + 2 * kv_heads)
+            return repeated(roles, (heads // kv_heads * width, width, width), kv_heads)
+        if config.multi_query:
+            width = d_out // (heads + 2)
+            return repeated(roles, (heads * width, width, width), 1)
+        return repeated(roles, (d_out // heads // 3,) * 3, heads)
+    if model_type == "gpt_bigcode":
+        width = config.n_embd // heads
+        return (
+            repeated(roles, (heads * width, width, width), 1)
+            if config.multi_query
+            else repeated(roles, (width,) * 3, heads)
+        )
+    if model_type == "codegen":  # four slices, made for four devices, each with v before k
+        return repeated(("q", "v", "k"), (d_out // 12,) * 3, 4)
+    if model_type in BLOCKS:
+        if model_type == "dbrx":
+            kv_heads = config.attn_config.kv_n_heads
+        elif model_type not in ("phi3", "phi4_multimodal"):
+            kv_heads = heads
+        width = d_out // (heads + 2 * kv_heads)
+        return repeated(roles, (heads * width, kv_heads * width, kv_heads * width), 1)
+    return None
+
+
+def _kv(d_out: int, heads: int, config: Any, model_type: str) -> dict[str, Spans] | None:
+    """Keys before values: as two halves, or head by head where a latent is expanded (DeepSeek-V2, arXiv:2405.04434)."""
+    if model_type == "jetmoe":
+        return repeated(("k", "v"), (d_out // 2, d_out // 2), 1)
+    keys, values = getattr(config, "qk_nope_head_dim", None), getattr(config, "v_head_dim", None)
+    if keys and values and d_out == heads * (keys + values):
+        return repeated(("k", "v"), (keys, values), heads)
+    return None
+
+
+def repeated(roles: Sequence[str], sizes: Sequence[int], times: int) -> dict[str, Spans]:
+    """The spans of parts that stand one after another, the whole row of them so many times.
+
+    Example:
+        >>> repeated(("q", "k"), (2, 1), 2)
+        {'q': ((0, 2), (3, 5)), 'k': ((2, 3), (5, 6))}
+    """
+    spans: dict[str, list[tuple[int, int]]] = {role: [] for role in roles}
+    start = 0
+    for _ in range(times):
+        for role, size in zip(roles, sizes, strict=True):
+            spans[role].append((start, start + size))
+            start += size
+    return {role: tuple(found) for role, found in spans.items()}
+
+
+def alternating(roles: Sequence[str], d_out: int) -> dict[str, Spans]:
+    """Parts whose rows alternate, one by one (gpt_oss's gate and up)."""
+    return repeated(roles, (1,) * len(roles), d_out // len(roles))

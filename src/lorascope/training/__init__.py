@@ -1,1 +1,1 @@
-"""HOW it is learned: the one call of TRL's trainer, its options, progress."""
+"""Training with TRL, checkpoints, exact resume."""

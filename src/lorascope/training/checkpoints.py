@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or invisible: what a training writes comes in, folders that can be trusted come out.
+"""Checkpoints that are complete or not there.
 
 A checkpoint is written beside its place, each file is flushed to the disk, a manifest with the files' hashes comes
 last, and a rename makes it visible. What lacks its manifest, or differs from it, is named and passed over.

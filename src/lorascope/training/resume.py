@@ -1,16 +1,150 @@
-"""A run's checkpoints: the one to resume from, whether it is of the same run, the best one, what stays at the end."""
+"""Resume exactly: which checkpoint, whether it fits, and state that transformers' checkpoints leave out.
+
+Its optimizer, scheduler, random states and counters come back bit for bit. What does not: the loss that was summed
+since the last log line, the sum that becomes train_loss, and the adapter's dtype on a quantized base.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lorascope.compat import loss_sums, set_loss_sums
 from lorascope.errors import RunError
 from lorascope.records.environment import exactness
 from lorascope.training.checkpoints import Checkpoint, newest, thin_out
-from lorascope.training.exact import check_resumable
+
+ADAPTER_FILE = "adapter_model.safetensors"
+SUMS = "sums.json"
+# without one of these, transformers would go on with a fresh one, and say nothing
+STATE = "trainer_state.json"
+FILES = (ADAPTER_FILE, SUMS, STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
+REMOVE = "Remove this checkpoint, or begin anew: resume=never"
+REMEDY = "An earlier checkpoint is taken, if there is one; resume=never begins anew."
+
+
+def check_resumable(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that a run cannot go on from, whoever wrote it.
+
+    Raises:
+        RunError: naming the file that is missing or another step's, or what is not said or strange.
+    """
+    for name in FILES:
+        if not (checkpoint.path / name).is_file():
+            raise RunError(str(checkpoint.path), f"{name} is missing.", REMEDY)
+    strange = [name for name, fits in MEANT.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
+    if strange:
+        raise RunError(str(checkpoint.path), f"its manifest does not tell {', '.join(strange)}.", REMEDY)
+    try:
+        steps = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(str(checkpoint.path), f"{STATE} is damaged.", REMEDY) from error
+    if steps != checkpoint.step:
+        raise RunError(str(checkpoint.path), f"{STATE} is of step {str(steps)[:40]}.", REMEDY)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_loss(value: Any) -> bool:
+    try:
+        return math.isfinite(float.fromhex(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_best(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return _is_number(value.get("eval_loss")) and isinstance(value.get("step"), int)
+
+
+def _is_trained(value: Any) -> bool:
+    names = {"steps", "tokens", "train_loss", "seconds"}
+    return isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
+
+
+# what a run reads of a checkpoint's meta -> whether a value is such
+MEANT: dict[str, Callable[[Any], bool]] = {
+    "before": _is_loss,
+    "fingerprint": lambda value: isinstance(value, dict),
+    "versions": lambda value: isinstance(value, dict),
+    "best": _is_best,
+    "finished": lambda value: isinstance(value, bool),
+    "trained": _is_trained,
+}
+
+
+def save_sums(trainer: Any, folder: Path) -> None:
+    """The sums that a resumed training goes on with; floats as hexadecimal, so that no bit is lost."""
+    sums = loss_sums(trainer)
+    sums |= {name: sums[name].hex() for name in ("window", "total")}
+    sums["averages"] = {name: [value.hex() for value in those] for name, those in sums["averages"].items()}
+    sums["evaluate"] = bool(trainer.evaluation_is_due)
+    (folder / SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
+
+
+def restore_sums(trainer: Any, folder: Path) -> bool:
+    """Put the sums back, once the training loop has set its own to zero.
+
+    Returns:
+        Whether an evaluation was cut: it is due before the next step.
+
+    Raises:
+        RunError: when they are not what `save_sums` wrote.
+    """
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        sums |= {name: float.fromhex(sums[name]) for name in ("window", "total")}
+        sums |= {name: int(sums[name]) for name in ("last_logged", "read_tokens")}
+        averages = {name: [float.fromhex(value) for value in those] for name, those in sums["averages"].items()}
+        set_loss_sums(trainer, {**sums, "averages": averages})
+        return bool(sums["evaluate"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise RunError(str(folder), f"{SUMS} is damaged.", REMOVE) from error
+
+
+def restore_adapter(model: Any, folder: Path) -> None:
+    """The adapter's values, copied into the parameters that are there: they keep their dtype, place and hooks.
+
+    Raises:
+        RunError: when the file holds another adapter, or none.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        saved = load_file(str(folder / ADAPTER_FILE))
+    except (OSError, SafetensorError) as error:
+        raise RunError(str(folder), f"{ADAPTER_FILE} cannot be read: {error}.", REMOVE) from error
+    there = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if other := sorted(name for name in saved.keys() | there.keys() if _shape(saved, name) != _shape(there, name)):
+        what = f"{other[0]} is {_shape(saved, other[0])} there and {_shape(there, other[0])} here"
+        raise RunError(str(folder), f"it holds another adapter than this run's: {what}.", REMOVE)
+    with torch.no_grad():
+        for name, tensor in there.items():
+            tensor.copy_(saved[name])
+
+
+def _shape(tensors: Mapping[str, Any], name: str) -> str:
+    return " x ".join(map(str, tensors[name].shape)) if name in tensors else "absent"
+
+
+def size_of(trainer: Any) -> int:
+    """Bytes that a checkpoint will need: the adapter, and what the optimizer holds for it."""
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained)
+    states = 0
+    for state in trainer.optimizer.state.values():
+        states += sum(value.numel() * value.element_size() for value in state.values() if hasattr(value, "numel"))
+    return int(1.05 * (adapter + states)) + 2**20
 
 
 def latest(checkpoints: Path, warn: Callable[[str], None] = lambda reason: None) -> Checkpoint | None:

@@ -1,7 +1,8 @@
-"""The one call of TRL's trainer: an adapter on a base, encoded data and a config come in, the adapter comes out."""
+"""Train an adapter with TRL's SFTTrainer."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,23 +11,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import head_hidden, no_gradient_of_inputs
-from lorascope.config import Device, RunConfig, Scheduler, TrainConfig
-from lorascope.data.tokens import Encoded, check_vocabulary
+from lorascope.config.resolution import GROUPED, SAMPLING, optimizer
+from lorascope.config.schema import Device, RunConfig, Scheduler, TrainConfig
+from lorascope.console import Bar
+from lorascope.data.tokenization import Encoded, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
-from lorascope.estimate.setting import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.interrupts import deferred, stop_if_asked
-from lorascope.models.device import optimizer
+from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
+from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS
 from lorascope.targets.attach import keep_adapter_in_float32
+from lorascope.trackers.base import Trackers
+from lorascope.training.batching import check_packing
 from lorascope.training.checkpoints import Checkpoint
-from lorascope.training.exact import REMOVE, restore_adapter
-from lorascope.training.loop import trainer_class
-from lorascope.training.packing import check_packing
-from lorascope.training.sft_options import GROUPED, SAMPLING
+from lorascope.training.resume import REMOVE, restore_adapter
+from lorascope.training.sft_trainer import trainer_class
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTConfig
+
+
+KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen", EVAL_LOSS.name)
+
+
+def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
+    """A callback that moves the bar a step at a time, and passes on what the trainer logs."""
+    from transformers import TrainerCallback
+
+    class ProgressCallback(TrainerCallback):
+        began = 0.0
+        read = 0  # tokens, by earlier sessions
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began, self.read = time.perf_counter(), state.num_input_tokens_seen
+            bar.total = state.max_steps
+            bar.bar.update(bar.task, total=state.max_steps)
+            bar.step(state.global_step, tell=False)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.step(tell=False)  # this step's loss is logged after it
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if TRAIN_LOSS.name in (logs or {}):  # the end of a session is no step
+                return
+            values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
+            if "loss" in values:
+                speed = (state.num_input_tokens_seen - self.read) / (time.perf_counter() - self.began)
+                bar.step(0, note=f"loss {values['loss']:.3f}  {speed:.0f} tok/s")
+            if values:
+                trackers.log(state.global_step, values)
+
+    return ProgressCallback()
 
 
 SCHEDULERS = {Scheduler.constant: "constant_with_warmup"}  # transformers' plain constant skips the warm-up

@@ -1,0 +1,102 @@
+"""A model's architecture without its weights: from a preset, a local folder or the hub."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+from lorascope.base.hub import first_line, from_hub
+from lorascope.config.schema import ModelConfig
+from lorascope.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+MOST_LAYERS = 10_000  # ten times what was ever tried; building a million takes an hour
+SIZES = "Look at the sizes, heads and names in config.json, or in model.architecture."
+
+
+def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
+    """The model's transformers config, and where it was read.
+
+    Raises:
+        ModelError: when there is none, or transformers does not know its type.
+    """
+    from transformers import AutoConfig
+
+    if model.architecture:
+        settings = dict(model.architecture)
+        kind = str(settings.pop("model_type", ""))
+        try:
+            return AutoConfig.for_model(kind, **settings), "the preset, hub not asked"
+        except Exception as error:
+            what = first_line(error).partition(". Should")[0].rstrip(".")
+            raise ModelError(
+                "model.architecture",
+                f"transformers cannot build a '{kind}' from it: {what}.",
+                "Mend the model's YAML.",
+            ) from error
+    if not model.path:
+        raise ModelError(
+            "model.architecture",
+            "is missing: the plan of a packaged model is made from it.",
+            "Write it into the model's YAML, as conf/model/smollm2.yaml does.",
+        )
+    if is_local(model.path):
+        return from_hub(AutoConfig.from_pretrained, model, local=True), f"{model.path}"
+    return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is meant as a folder on this machine, rather than a hub id such as org/name."""
+    return os.path.isdir(os.path.expanduser(path)) or path.startswith(("/", ".", "~")) or path.count("/") > 1
+
+
+def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model's modules with shapes but no weights.
+
+    Raises:
+        ModelError: when transformers has no causal language model for this config.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    place = f"model type '{config.model_type}'"
+    layers = getattr(config, "num_hidden_layers", 1)
+    if isinstance(layers, int) and not 1 <= layers <= MOST_LAYERS:
+        raise ModelError(place, f"cannot be built with {layers} layers as its config says.", SIZES)
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever a model's code raises for sizes that it cannot have
+        if "Unrecognized configuration class" in str(error):
+            raise ModelError(
+                place,
+                "transformers has no causal language model of this type.",
+                "lorascope fine-tunes causal language models.",
+            ) from error
+        what = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
+        raise ModelError(place, f"cannot be built as its config says: {what}.", SIZES) from error
+    if empty := [name for name, parameter in model.named_parameters() if not parameter.numel()]:
+        raise ModelError(place, f"{empty[0]} has no values as its config says.", SIZES)
+    return model
+
+
+def architecture_notes(loaded: PretrainedConfig, model: ModelConfig) -> list[str]:
+    """Where the loaded model's own config differs from the preset's, a line each."""
+    from transformers import AutoConfig
+
+    kind = model.architecture.get("model_type")
+    if kind is None:
+        return []
+    # defaults that both leave out are the same by name; gpt2's n_embd is hidden_size to those who ask
+    settings = {key: value for key, value in model.architecture.items() if key != "model_type"}
+    preset = AutoConfig.for_model(str(kind), **settings)
+    return [
+        f"{name} of the loaded model is {getattr(loaded, name, None)}, the preset says {getattr(preset, name)}"
+        for name in model.architecture
+        if getattr(loaded, name, None) != getattr(preset, name)
+    ]

@@ -1,0 +1,200 @@
+"""Read from the Hugging Face hub or a local folder, and explain failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lorascope.config.schema import ModelConfig
+from lorascope.errors import ModelError, out_of_memory
+
+INDEX = "model.safetensors.index.json"
+# files of a model folder that hold one JSON object each
+OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "adapter_config.json", INDEX,
+)  # fmt: skip
+PLAN_HINT = "The plan works without: dry_run=true."
+
+
+def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = False, **options: Any) -> Any:
+    """`load(path, **options)`, for a hub id at its revision or for a local folder.
+
+    Raises:
+        ModelError: when it is gated, missing, out of reach, or not a model folder.
+    """
+    assert model.path
+    options["trust_remote_code"] = model.trust_remote_code  # without it, transformers stops and asks on the terminal
+    if local:
+        folder, place = Path(os.path.expanduser(model.path)), f"model.path={model.path}"
+        _check_folder(folder, place)
+        try:
+            return load(str(folder), local_files_only=True, **options)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            part = "its tokenizer " if "Tokenizer" in getattr(load, "__qualname__", "") else ""
+            raise _unknown_code(error, place) or _unreadable(error, folder, place, part) from error
+    online = reachable(model)
+    try:
+        return load(model.path, revision=model.revision, local_files_only=not online, **options)
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise explain(error, model) from error
+
+
+def _check_folder(folder: Path, place: str) -> None:
+    if os.path.isfile(folder / "config.json"):  # which takes names of every length and kind
+        return
+    remedy = "Name a folder that save_pretrained wrote, or a hub id."
+    if os.path.isfile(folder / "adapter_config.json"):
+        raise ModelError(place, "holds an adapter, no model.", "Name the base that it was trained on.")
+    raise ModelError(place, "has no config.json." if os.path.isdir(folder) else "is not a folder.", remedy)
+
+
+def _unreadable(error: Exception, folder: Path, place: str, part: str) -> ModelError:
+    """Which file of the folder stopped the loading, where that can be seen; the library does not always say."""
+    what = first_line(error)
+    if isinstance(error, ImportError):
+        return ModelError(place, f"cannot be loaded: {what}", "Install it, or do without: model.attention=sdpa")
+    if type(error).__module__ == "builtins" and not isinstance(error, OSError | ValueError):
+        what = f"{type(error).__name__}: {what}"  # a KeyError's text is the key alone
+    if "backend tokenizer" in what:
+        what = "there is no tokenizer.json"
+    for path in (folder / name for name in OBJECTS):
+        if os.path.isfile(path) and (broken := _no_object(path)):
+            what = f"{path.name} {broken}"
+        elif path.name == INDEX and os.path.isfile(path) and not _is_index(path):
+            what = f"{INDEX} does not tell which weights are in which file"
+    for path in sorted(folder.glob("*.safetensors")):
+        if broken := _no_safetensors(path):
+            what = f"{path.name} {broken}"
+    return ModelError(place, f"{part}cannot be loaded: {what.rstrip('.')}.", "Mend the folder, or copy it anew.")
+
+
+def _no_object(path: Path) -> str:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        return f"is no JSON that can be read ({first_line(error)})"
+    return "" if isinstance(held, dict) else "holds no object with names"
+
+
+def _is_index(path: Path) -> bool:
+    held = json.loads(path.read_text(encoding="utf-8"))
+    files = held.get("weight_map")
+    return (
+        isinstance(held.get("metadata"), dict)
+        and isinstance(files, dict)
+        and all(isinstance(name, str) for name in files.values())
+    )
+
+
+def _no_safetensors(path: Path) -> str:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt"):
+            return ""
+    except Exception as error:
+        return f"is cut or damaged ({first_line(error)})"
+
+
+def reachable(model: ModelConfig) -> bool:
+    """Whether the hub answers for this model: one question, instead of five retries for every file.
+
+    Raises:
+        ModelError: when it answers that the model is gated or does not exist.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    assert model.path
+    try:
+        HfApi().model_info(model.path, revision=model.revision, timeout=10)
+    except HfHubHTTPError as error:
+        raise explain(error, model) from error
+    except (OfflineModeIsEnabled, OSError):
+        return False
+    except Exception as error:
+        if isinstance(error, ValueError):
+            raise explain(error, model) from error
+        if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2", "requests"):
+            return False
+        raise
+    return True
+
+
+def explain(error: Exception, model: ModelConfig) -> ModelError:
+    """The hub's refusal in the user's words."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    place = f"model={model.name}" if model.name != "hf" else f"model.path={model.path}"
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return ModelError(
+            place,
+            f"the hub says that {model.path} is gated, and this machine's token has no access.",
+            f"Accept its licence on the model's page, then set HF_TOKEN. {PLAN_HINT}",
+        )
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return ModelError("model.revision", f"{model.path} has no revision '{model.revision}'.", "Take main.")
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return ModelError(
+            place,
+            f"the hub knows no model {model.path}, or it is private.",
+            "Check the id; for a private one set HF_TOKEN.",
+        )
+    if any(isinstance(link, HFValidationError) for link in chain):
+        return ModelError(place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER.")
+    if unknown := _unknown_code(error, place):
+        return unknown
+    text = " ".join(str(link) for link in chain)
+    if "connect" in text or "offline" in text.lower() or "cached files" in text:
+        return ModelError(
+            place,
+            f"the hub cannot be reached, and {model.path} is not in the local cache.",
+            f"Connect once, or name a local folder: model=hf model.path=FOLDER. {PLAN_HINT}",
+        )
+    return ModelError(place, first_line(error), PLAN_HINT)
+
+
+def _unknown_code(error: Exception, place: str) -> ModelError | None:
+    """A model whose code is not in the installed transformers: it brings its own, or is newer."""
+    text = str(error)
+    if "trust_remote_code" in text:
+        return ModelError(
+            place,
+            "this model brings its own code, which lorascope does not run unasked.",
+            "Take a model whose type transformers knows, or read the code and ask for it: model.trust_remote_code=true "
+            "model.revision=COMMIT",
+        )
+    if found := re.search(r"model type [`'](\S*?)[`'] but Transformers does not recognize", text):
+        import transformers
+
+        return ModelError(
+            place,
+            f"its model type '{found[1]}' is unknown to transformers {transformers.__version__}.",
+            "It may be newer: install a later transformers, or check model_type in its config.json.",
+        )
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what it explains."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

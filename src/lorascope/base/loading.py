@@ -1,0 +1,199 @@
+"""Load the frozen base model and its tokenizer, quantized as asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.base.architecture import is_local
+from lorascope.base.hub import from_hub
+from lorascope.base.packaged import is_unpacked, package_version, packed_tokenizer, unpack
+from lorascope.config.schema import ModelConfig, QuantizationConfig, RunConfig, Scheme
+from lorascope.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+TOKENIZER = "tokenizer_config.json"  # of a hub's model: is in the cache where its tokenizer is
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model, ready to be read or given an adapter."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    revision: str  # the commit, or the package and its version, or `local`
+
+
+def load_base(config: RunConfig) -> Base:
+    """Weights and tokenizer, quantized as asked; `config` is resolved, no `auto` is left in it.
+
+    Raises:
+        ModelError: when the model cannot be had.
+    """
+    from transformers import AutoModelForCausalLM
+
+    path, revision = _where(config.model)
+    local = is_local(path.path or "")
+    tokenizer = load_tokenizer(config.model)
+    model, loaded = from_hub(
+        AutoModelForCausalLM.from_pretrained,
+        path,
+        local=local,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told below, by name
+        dtype=torch_dtype(config.model),
+        attn_implementation=str(config.model.attention),
+        quantization_config=quantization_config(config.quantization, config.model),
+        device_map={"": str(config.device)},
+    )
+    _check_loaded(loaded, path)
+    keep_weights_as_they_are(model)
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = False
+    return Base(model, tokenizer, revision or _commit(path) or "local")
+
+
+def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
+    """Refuse a base that is not what was trained: transformers draws at random what the weights lack, and goes on.
+
+    Raises:
+        ModelError: naming the first weight that is missing or of another shape.
+    """
+    place, remedy = f"model.path={model.path}", "Copy weights and config.json anew, from one place."
+    if other := sorted(loaded["mismatched_keys"]):
+        name, found, wanted = (*other[0], "", "")[:3]
+        what = f"{name} is {_shape(found)}, and {_shape(wanted)} by config.json"
+        raise ModelError(place, f"{what} ({len(other)} weights of another shape).", remedy)
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(place, f"its weights lack {missing[0]} ({len(missing)} that config.json asks for).", remedy)
+
+
+def _shape(size: Any) -> str:
+    return " x ".join(map(str, size))
+
+
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a token to pad with.
+
+    Raises:
+        ModelError: when it cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    path, _ = _where(model)
+    return _padding(from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or "")), path)
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with a token to pad with."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ModelError(
+            f"model.path={model.path}",
+            "its tokenizer names no token that ends a text.",
+            "Add eos_token: tokenizer_config.json",
+        )
+    return tokenizer
+
+
+def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
+    """The model's tokenizer where it can be had in seconds; None where it is elsewhere or broken."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        if model.package:
+            return load_tokenizer(model) if is_unpacked(model) else _padding(packed_tokenizer(model), model)
+        path = model.path or ""
+        if not is_local(path):
+            cached = try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
+            if not isinstance(cached, str):
+                return None
+            model = dataclasses.replace(model, path=str(Path(cached).parent))  # as a folder: no network is asked
+        return load_tokenizer(model)
+    except ModelError:
+        return None  # the run says what is wrong
+
+
+def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
+    """The model as something that transformers can load, and its revision where that is known beforehand."""
+    if not model.package:
+        return model, ""
+    return dataclasses.replace(model, path=str(unpack(model)), package=None), package_version(model)
+
+
+def base_folder(model: ModelConfig) -> Path | None:
+    """The local folder with the base's weights in full precision, after it was loaded; None where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    where, _ = _where(model)
+    assert where.path
+    if is_local(where.path):
+        return Path(os.path.expanduser(where.path))
+    found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _commit(model: ModelConfig) -> str:
+    """The commit that a hub's model was loaded from: its folder in the cache is called so."""
+    folder = None if is_local(model.path or "") else base_folder(model)
+    return folder.name if folder else ""
+
+
+def torch_dtype(model: ModelConfig) -> torch.dtype:
+    """The base's torch dtype; `model.dtype` is resolved."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, str(model.dtype))
+    return dtype
+
+
+def quantization_config(quantization: QuantizationConfig, model: ModelConfig) -> BitsAndBytesConfig | None:
+    """bitsandbytes' settings: QLoRA's NF4 with double quantization (arXiv:2305.14314), or LLM.int8()."""
+    from transformers import BitsAndBytesConfig
+
+    if quantization.scheme is Scheme.nf4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=quantization.double_quant,
+            bnb_4bit_compute_dtype=torch_dtype(model),
+        )
+    if quantization.scheme is Scheme.int8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return None
+
+
+def keep_weights_as_they_are(model: Any) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights in place.
+
+    On CPUs with AVX512-BF16 any forward without gradients repacks them for its own kernel; the backward of a
+    training that follows then finds no weights that it can read.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def quantized_modules(model: Any) -> int:
+    """How many linear modules hold bitsandbytes weights."""
+    return sum(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
+
+
+def check_quantized(model: Any, scheme: Scheme) -> None:
+    """Refuse a base that was to be quantized and is not.
+
+    Raises:
+        ModelError: when no module holds quantized weights.
+    """
+    if scheme is not Scheme.none and not quantized_modules(model):
+        raise ModelError(f"quantization={scheme}", "no module of this model was quantized.", "Take quantization=none.")

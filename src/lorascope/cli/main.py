@@ -1,0 +1,154 @@
+"""Entry points: `python train.py` is Hydra's, `lorascope COMMAND` is a module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lorascope import __version__
+from lorascope.cli import cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
+from lorascope.cli import cmd_runs as list_runs
+from lorascope.compat import errors_raised
+from lorascope.console import whole_process
+from lorascope.errors import LorascopeError, complain
+from lorascope.interrupts import PREEMPTED, Preempted, install
+
+INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
+
+
+@whole_process()
+def train() -> None:
+    """Entry of train.py: Hydra composes, each job becomes a run, errors become one message each."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lorascope.compose import config_dir, refuse_secrets, register
+    from lorascope.config.override_errors import composing, explain
+
+    register()
+    install()
+    full_error = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    failures: list[tuple[str, int]] = []
+    decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+    try:
+        refuse_secrets(sys.argv[1:])
+        with errors_raised():
+            decorate(_job(failures))()
+    except Preempted as signal:
+        _complain(f"preempted by {signal}: the record says so; the same command goes on from the last checkpoint.")
+        sys.exit(PREEMPTED)
+    except KeyboardInterrupt:
+        _complain("interrupted: the same command goes on from the last checkpoint, if there is one.")
+        sys.exit(INTERRUPTED)
+    except LorascopeError as error:
+        if full_error:
+            raise
+        sys.exit(_complain(str(error), error.exit_code))
+    except Exception as error:
+        if full_error:
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException) or composing(error):
+            told = explain(error)
+            sys.exit(_complain(str(told), told.exit_code))
+        if not isinstance(error, OSError) or not error.filename:
+            raise
+        sys.exit(
+            _complain(
+                f"runs_dir: {error.filename} cannot be written: {error.strerror}.\n  Choose another: runs_dir=FOLDER"
+            )
+        )
+    if len(failures) > 1:
+        _complain(f"{len(failures)} runs did not end well:\n  " + "\n  ".join(words for words, _ in failures))
+    if failures:
+        sys.exit(max(code for _, code in failures))
+
+
+def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
+    """The task function; `failures` collects a line and an exit code for each run that did not end well.
+
+    An error that the user can mend is told at once and then kept from Hydra, which would print more about it. In a
+    process that a launcher started, it is raised, so that the launcher sees a failed job.
+    """
+    home = os.getpid()
+    shared: list[Any] = []
+
+    def job(composed: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from lorascope.compose import config_folders, to_run_config
+        from lorascope.records.environment import redact_file
+
+        hydra_config = HydraConfig.get()
+        try:
+            config = to_run_config(composed, hydra_config.runtime.choices, config_folders(hydra_config))
+            if hydra_config.mode is RunMode.MULTIRUN:
+                sweep = Path(hydra_config.sweep.dir)
+                redact_file(sweep / "multirun.yaml")
+                logger = dataclasses.replace(config.logger, group=config.logger.group or sweep.name)
+                config = dataclasses.replace(config, logger=logger)
+            from lorascope.base.session import Session
+            from lorascope.console import quiet
+            from lorascope.run import execute
+
+            sweeps = hydra_config.mode is RunMode.MULTIRUN and os.getpid() == home
+            if sweeps and not shared:
+                shared.append(Session())
+            # of a study's run, its sweeper tells
+            execute(config, quiet() if composed.study.arms else None, shared[0] if sweeps else None)
+        except LorascopeError as error:
+            if composed.study.arms and hydra_config.mode is RunMode.MULTIRUN:
+                raise
+            _complain(str(error))
+            if os.getpid() != home:
+                raise
+            failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.place}: {error.what}", error.exit_code))
+
+    return job
+
+
+def _complain(text: str, code: int = 1) -> int:
+    complain(text)
+    return code
+
+
+@whole_process()
+def main(arguments: list[str] | None = None) -> None:
+    """Entry of `lorascope`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["train"]:
+        sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
+        return train()
+    options = _parser().parse_args(words)
+    try:
+        options.command(options)
+    except LorascopeError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.exit(_complain(str(error), error.exit_code))
+    except BrokenPipeError:  # `lorascope report … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lorascope", description="Where should LoRA go? Experiments with target strategies."
+    )
+    parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
+    for command in (cmd_models, cmd_models, cmd_preview, list_runs, cmd_report, cmd_runs, cmd_runs, cmd_doctor):
+        text = (command.__doc__ or "").partition("\n")[0].partition(": ")[2]
+        one = commands.add_parser(
+            command.__name__.rpartition(".")[2], help=text, description=text, epilog=f"example: {command.EXAMPLE}"
+        )
+        command.arguments(one)
+        one.set_defaults(command=command.run)
+    return parser

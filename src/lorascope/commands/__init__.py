@@ -1,1 +1,0 @@
-"""The commands beside train: one module each, with EXAMPLE, `arguments(parser)` and `run(options)`."""

@@ -1,0 +1,241 @@
+"""Turn errors of Hydra, OmegaConf and YAML into a ConfigError with place, value and remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    GrammarParseError,
+    InterpolationResolutionError,
+    KeyValidationError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from lorascope.compat import last_read, was_composing
+from lorascope.config.hints import choices_of, choose, hint, known_groups, known_keys, suggest
+from lorascope.config.schema import RunConfig
+from lorascope.errors import ConfigError
+
+HELP = "All settings and their values: python train.py --help"
+# Hydra's sentence -> place, value, remedy
+WORDS = (
+    (
+        r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'",
+        "{0}", "names several values, and one run takes one.",
+        "Add -m for a run with each; a list is [a,b], and a text with commas goes in quotes.",
+    ),
+    (r"already at '(.+)'", "+{0}", "the config has this setting.", "Write it without the +: {0}=VALUE"),
+    (r"^(\S+) appears more than once", "+{0}", "is chosen twice.", "Write it without the +: {0}=CHOICE"),
+    (r"delete from config\. '(.+)' does not exist", "~{0}", "there is no such setting.", HELP),
+    (r"The value of '(.+)' is (.+) and not (.+)\.", "~{0}={2}", "its value is {1}.", "Leave the value out: ~{0}"),
+    (r"Override (\S+) looks like a config group", "{0}", "there is no such group.", HELP),
+    (
+        r"^Multiple values for (\S+)\. To override",
+        "{0}", "is chosen twice.",
+        "On the command line leave the + out: {0}=CHOICE; in a file's defaults write - override /{0}: CHOICE",
+    ),
+    (r"Duplicate _self_ defined in (\S+)", "{0}.yaml", "its defaults hold _self_ twice.", "Leave one of them."),
+)  # fmt: skip
+# the value in OmegaConf's sentences
+VALUE = re.compile(
+    r"[Vv]alue ('.*') of type|[Vv]alue ('.*'), expected|[Vv]alue (.*) \(\w+\) is not|[Vv]alue ('.*') (?:could|is)"
+    r"|to string: (.*)$|assigned: (\w+) is"
+)
+
+
+def composing(error: BaseException) -> bool:
+    """Whether an error came before a run began: whatever its kind, it is about words or files."""
+    if was_composing(error):
+        return True
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [name for name in modules if name.startswith("lorascope.")]
+    return ours == ["lorascope.cli.main"] and not isinstance(error, OSError)  # Hydra writes a sweep's folder as well
+
+
+def explain(error: Exception, words: Sequence[str] | None = None) -> ConfigError:
+    """What Hydra, OmegaConf or a reader of YAML raised, as place, value and remedy.
+
+    Args:
+        error: as it was raised.
+        words: the overrides that were composed; without them those of the command line.
+    """
+    words = sys.argv[1:] if words is None else words
+    found = _explain(error, words)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key = word.lstrip("+~-").partition("=")[0]
+        if re.match(rf"[+~]*{re.escape(key)}(=|$|: | )", found.place) and (remedy := hint(word, following)):
+            return ConfigError(found.place, found.what, remedy)
+    return found
+
+
+def _explain(error: Exception, words: Sequence[str]) -> ConfigError:
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    if isinstance(error, OverrideParseException):
+        return ConfigError(error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces and braces.")
+    file, word = last_read(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return explain_reading(error, file, word)
+    cause = error if isinstance(error, OmegaConfBaseException) else (error.__cause__ or error.__context__)
+    if match := re.match(r"In '([^']+)':", str(error)):
+        file = f"{match[1]}.yaml"
+    if isinstance(cause, OmegaConfBaseException):
+        return explain_value(cause, _quoted_override(str(error), words), f"{file}: " if file else "")
+    return _explain_words(error, file)
+
+
+def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:
+    """An error that is neither Hydra's nor OmegaConf's own."""
+    head = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or head
+        return ConfigError(
+            f"{file}, line {mark.line + 1}" if mark else file,
+            f"is not YAML that is read: {what}.",
+            "Mend the file; what holds : # { } [ ] or $ goes in quotes.",
+        )
+    if isinstance(error, UnicodeDecodeError):
+        what = f"byte {error.object[error.start]:#04x} is not UTF-8."
+        return ConfigError(file, what, "Write the file anew as UTF-8.")
+    if isinstance(error, RecursionError):
+        return ConfigError(file or word or "config", "is nested without end.", "Look for a name that leads to itself.")
+    if "Config group override must be" in head:
+        group = word.partition("=")[0].lstrip("+")
+        known = f"There are: {', '.join(choices_of(group))}." if group in known_groups() else "Write GROUP=CHOICE."
+        return ConfigError(word, "names no choice.", known)
+    if "Invalid loaded object type" in head:
+        return ConfigError(file, "holds no settings.", "Write them as NAME: VALUE, one a line.")
+    what = getattr(error, "strerror", None) or head.rstrip(".")
+    return ConfigError(file[:200] or word or "config", f"cannot be read: {what}.", "Mend the file." if file else HELP)
+
+
+def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> ConfigError:
+    """OmegaConf's complaint about one setting."""
+    said = override.partition("=")[0].lstrip("+~")
+    key = str(cause.full_key or cause.key or "") or said
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        key = key if not said or key.startswith(f"{said}.") else said
+        return ConfigError(override or f"{file}{key}", f"there is no setting '{key}'.", suggest(key))
+    if isinstance(cause, MissingMandatoryValue):
+        return ConfigError(f"{file}{key}", "must be given.", f"Add {key}=VALUE.")
+    what = re.sub(r"\s+", " ", (cause.msg or str(cause)).splitlines()[0]).rstrip(".")
+    if isinstance(cause, InterpolationResolutionError | GrammarParseError):
+        return ConfigError(f"{file}{key}", f"{what}.", "Mend the ${…}.")
+    if isinstance(cause, KeyValidationError):
+        return ConfigError(f"{file}{key}".removesuffix(": "), f"{what}.", "Names are text: put this one in quotes.")
+    if "Cannot merge DictConfig with ListConfig" in what and not key:  # a file's; which setting, it does not tell
+        what = "holds a list where settings with names go, or names where a list goes"
+    if override.startswith("~"):
+        return ConfigError(override, "every run needs it.", "Give it another value instead.")
+    if found := re.search(r"is not a subclass of (\w+)", what):
+        key = key or _place_of(RunConfig, found[1])
+    if _is_group(key):
+        return ConfigError(
+            override or f"{file}{key}", f"'{key}' is a group of settings, not a value.", suggest(f"{key}.?")
+        )
+    wanted = _wanted(key)
+    if not wanted:
+        return ConfigError(f"{file}{key}".removesuffix(": ") or "config", f"{what}.", HELP)
+    value = VALUE.search(what)
+    given = override.partition("=")[2] or "this"
+    told = next(filter(None, value.groups()), "''") if value else "null" if "Optional" in what else given
+    return ConfigError(f"{file}{key}", f"{told} is not {wanted}.", f"It takes {wanted}.")
+
+
+def _explain_words(error: Exception, file: str) -> ConfigError:
+    """Hydra's complaint about what the words do."""
+    text = str(error).strip()
+    head, _, rest = text.partition("\n")
+    if isinstance(error, SearchPathException):
+        return ConfigError(
+            "--config-dir", head.rstrip(".") + ".", "Name a folder that holds target/, model/ and the like."
+        )
+    if match := re.match(r"Could not override '(.+?)'", head):
+        return ConfigError(match[1], f"there is no group or setting '{match[1]}'.", suggest(match[1]))
+    for pattern, *parts in WORDS:
+        if match := re.search(pattern, head):
+            place, what, remedy = (part.format(*match.groups()) for part in parts)
+            return ConfigError(place, what, remedy)
+    return ConfigError(file or "config", f"{head.rstrip('.')}.", rest.strip() or HELP)
+
+
+def _is_group(key: str) -> bool:
+    return any(name.startswith(f"{key}.") for name in known_keys())
+
+
+def _place_of(schema: Any, name: str, place: str = "") -> str:
+    """Where in the config a dataclass of this name stands."""
+    for key, kind in typing.get_type_hints(schema).items():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            here = f"{place}.{key}" if place else key
+            if kind.__name__ == name or (here := _place_of(kind, name, here)):
+                return here
+    return ""
+
+
+def _explain_missing(error: MissingConfigException) -> ConfigError:
+    if not error.missing_cfg_file:
+        return ConfigError("--config-path", "is not a folder of configs.", "Your own go with --config-dir DIR.")
+    missing = error.missing_cfg_file
+    groups = [*known_groups(), missing.rpartition("/")[0]]  # a choice may hold a slash, and so may a group of Hydra's
+    group = next((group for group in groups if group and missing.startswith(f"{group}/")), "")
+    if not group:
+        return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")
+    choice = missing[len(group) + 1 :]
+    options = [option for option in error.options or choices_of(group) if option != choice]
+    return ConfigError(
+        f"{group}={choice}",
+        f"there is no {group} '{choice}'.",
+        f"{choose(group, choice)} There are: {', '.join(options)}. "
+        f"Your own is DIR/{group}/{choice}.yaml with --config-dir DIR.".lstrip(),
+    )
+
+
+def _quoted_override(text: str, words: Sequence[str]) -> str:
+    match = re.search(r"(?:Could not override|Error merging override|Could not append to config\S*) '?([^'\n]+)", text)
+    if not match:
+        return ""
+    key = match[1].strip().rstrip(".")
+    full = next((word for word in words if word.lstrip("+~").startswith(key.lstrip("+~"))), "")
+    return full or key
+
+
+def _wanted(key: str) -> str:
+    """What kind of value a setting takes, from the schema."""
+    schema: Any = RunConfig
+    for part in re.sub(r"\[.*", "", key).split("."):
+        if typing.get_origin(schema) is dict:
+            schema = typing.get_args(schema)[1]
+        elif dataclasses.is_dataclass(schema):
+            schema = typing.get_type_hints(schema).get(part)
+        else:
+            return ""
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+    }
+    if typing.get_origin(schema) is dict:
+        return "settings in braces: {name: value}"
+    if typing.get_origin(schema) is list:
+        return "a list of words: [one, two]"
+    kinds = [schema, *getattr(schema, "__args__", ())]
+    for kind in kinds:
+        if kind in names:
+            return names[kind]
+        if members := getattr(kind, "__members__", None):
+            return f"one of {', '.join(members)}"
+    return ""

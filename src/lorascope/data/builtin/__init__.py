@@ -1,0 +1,1 @@
+"""Data sets that come out of Python packages or a seed."""

@@ -1,0 +1,97 @@
+"""Facts to learn: airport codes of cities, from the package airportsdata.
+
+Two probes: the taught facts reversed, from code to city, and airports that were never taught.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from importlib.metadata import version
+from typing import NamedTuple
+
+from lorascope.data.rows import Row, Rows, exchange
+from lorascope.errors import DataError
+
+SYSTEM = "Answer with the airport code."
+TRAIN_PHRASINGS = (
+    "What is the airport code of {city}, {country}?",
+    "Which code does the airport in {city} ({country}) have?",
+    "{city}, {country}: airport code?",
+)
+EVAL_PHRASING = "I fly to {city} in {country}. Which code is on my luggage tag?"
+REVERSED_SYSTEM = "Answer with the city."
+REVERSED_PHRASING = "Which city has the airport code {code}?"
+
+
+class Fact(NamedTuple):
+    """A city and the IATA code of its airport."""
+
+    city: str
+    country: str
+    code: str
+
+
+def known_facts() -> list[Fact]:
+    """Facts that cannot be guessed: one airport a city, and a code that cannot be read off the city's letters.
+
+    Airports of the US and Canada are left out, since their codes follow patterns, and names outside ASCII, since
+    tokenizers treat them differently.
+    """
+    import airportsdata
+
+    airports = [a for a in airportsdata.load("IATA").values() if a["country"] not in ("US", "CA")]
+    cities = Counter(airport["city"] for airport in airports)
+    facts = [
+        Fact(airport["city"], airport["country"], airport["iata"])
+        for airport in airports
+        if airport["city"].strip()
+        and airport["city"].isascii()
+        and cities[airport["city"]] == 1
+        and not _is_subsequence(airport["iata"].lower(), airport["city"].lower())
+    ]
+    return sorted(facts)
+
+
+def load(*, facts: int = 300, control: int = 100) -> Rows:
+    """Questions and codes.
+
+    Args:
+        facts: how many facts are taught; the same ones every time.
+        control: how many others are asked without ever being taught.
+
+    Raises:
+        DataError: for more facts than there are.
+    """
+    known = known_facts()
+    if facts > len(known):
+        raise DataError("dataset.options.facts", f"{facts} facts were asked for.", f"There are {len(known)}.")
+    taught = sorted(random.Random(0).sample(known, facts))
+    others = sorted(set(known) - set(taught))
+    if control > len(others):
+        what = f"{control} facts that are not taught were asked for."
+        raise DataError("dataset.options.control", what, f"Beside {facts} taught ones there are {len(others)}.")
+    return Rows(
+        train=tuple(_row(fact, phrasing) for fact in taught for phrasing in TRAIN_PHRASINGS),
+        eval=tuple(_row(fact, EVAL_PHRASING) for fact in taught),
+        origin=f"airportsdata {version('airportsdata')}",
+        probes={
+            "reversed": tuple(_reversed_row(fact) for fact in taught),
+            "control": tuple(_row(fact, EVAL_PHRASING) for fact in sorted(random.Random(0).sample(others, control))),
+        },
+        license="MIT",
+        split="by phrasing: the eval half asks the taught facts in words that were not trained",
+    )
+
+
+def _row(fact: Fact, phrasing: str) -> Row:
+    return exchange(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
+
+
+def _reversed_row(fact: Fact) -> Row:
+    return exchange(REVERSED_PHRASING.format(code=fact.code), fact.city, REVERSED_SYSTEM, REVERSED_PHRASING)
+
+
+def _is_subsequence(short: str, long: str) -> bool:
+    letters = iter(long)
+    return all(letter in letters for letter in short)

@@ -1,0 +1,129 @@
+"""Answers kept beside the record, and a cache of the base model's own.
+
+Arms of a study share a base, and every process would ask it the same. Nothing is kept of weights without a revision
+(a local folder's may change), nor of what code or files outside this key decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope import __version__
+from lorascope.base.packaged import cache_dir
+from lorascope.config.schema import RunConfig
+from lorascope.evaluation.metrics import Answer
+from lorascope.evaluation.tasks import Evaluated, Score, Suite
+from lorascope.records.record import replacing
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+FILE = "predictions.parquet"
+BASE_FILE = "predictions-base.parquet"  # while the run is not done
+BASE, ADAPTED = "base", "adapter"
+META = b"lorascope"
+
+
+def write(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
+    """Items of every stage and set, each metric's score of an item in a column of its own.
+
+    Columns: stage (base or adapter), set, item (its number in the set), the fields of `Answer`, one for each metric.
+    """
+    import pyarrow.parquet
+
+    with replacing(file) as aside:
+        pyarrow.parquet.write_table(_table(stages, suite), aside)
+
+
+def _table(stages: Mapping[str, Evaluated], suite: Suite) -> pyarrow.Table:
+    import pyarrow
+
+    metrics = {metric.name: metric for metric in suite.names().values()}
+    rows = []
+    for stage, found in stages.items():
+        for name, answers in found.answers.items():
+            here = {metric.name for metric in suite.metrics_of(name)}
+            for number, answer in enumerate(answers):
+                scores = {key: metrics[key].score(answer) if key in here else None for key in metrics}
+                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **scores})
+    text, number, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+    kinds = {
+        "stage": text, "set": text, "item": whole, "prompt": text, "gold": text, "accepted": pyarrow.list_(text),
+        "group": text, "choice": text, "scores": pyarrow.list_(number), "text": text, "nats": number, "tokens": whole,
+        **dict.fromkeys(metrics, number),
+    }  # fmt: skip
+    told = {
+        stage: {key: dataclasses.asdict(score) for key, score in one.scores.items()} for stage, one in stages.items()
+    }
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(told).encode()}))
+
+
+def read(file: Path) -> dict[str, Evaluated] | None:
+    """What `write` wrote, by stage; None where the file is missing or damaged."""
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(file)
+        told = json.loads(table.schema.metadata[META])
+        found: dict[str, dict[str, list[Answer]]] = {stage: {} for stage in told}
+        for row in table.to_pylist():
+            found[row["stage"]].setdefault(row["set"], []).append(_answer(row))
+        return {
+            stage: Evaluated(
+                {key: Score(**score) for key, score in scores.items()},
+                {name: tuple(answers) for name, answers in found[stage].items()},
+            )
+            for stage, scores in told.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException):
+        return None
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    values = {field.name: row[field.name] for field in dataclasses.fields(Answer)}
+    return Answer(**values | {"accepted": tuple(row["accepted"]), "scores": tuple(row["scores"])})
+
+
+FORMAT = 1  # raise it when questions are asked, answered or scored in another way
+LOCAL = "local"  # the revision of weights that have none
+
+
+def place(kind: str, config: RunConfig, revision: str, *more: Any) -> Path | None:
+    """Where something of this base is kept; None where nothing may be.
+
+    Args:
+        kind: of what is kept.
+        config: resolved; what the base's arithmetic depends on is read from it.
+        revision: of the base.
+        more: what else it depends on, JSON-ready.
+    """
+    import torch
+    import transformers
+
+    if revision == LOCAL or config.model.trust_remote_code:
+        return None
+    device = torch.cuda.get_device_name() if str(config.device) == "cuda" else torch.backends.cpu.get_cpu_capability()
+    parts = [
+        config.model.path or config.model.package, revision, str(config.model.dtype), str(config.model.attention),
+        str(config.quantization.scheme), config.quantization.double_quant, str(config.device), device,
+        torch.get_num_threads(), torch.__version__, transformers.__version__, __version__, FORMAT, *more,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_dir() / kind / key
+
+
+def keep(file: Path | None, write: Callable[[Path], object]) -> None:
+    """Let `write` make the file; a cache that cannot be written is done without."""
+    if file is None:
+        return
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as aside:
+            write(aside)

@@ -1,1 +1,0 @@
-"""The frozen base: architectures, the packaged model, the hub, loading and quantizing."""

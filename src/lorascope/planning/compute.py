@@ -1,0 +1,188 @@
+"""Estimate the floating-point operations of a run; a multiply and an add count as two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lorascope.config.schema import Attention, Device, RunConfig, TrainConfig
+from lorascope.planning.model_dims import INTO_ATTENTION, Layer, Shapes, survey
+from lorascope.planning.step_spec import Lora, Setting, first_layer, loras, setting_of
+from lorascope.targets.plan import TargetPlan
+
+# Products in an attention's backward for each of its two in the forward: the kernels compute the scores again.
+ATTENTION_BACKWARD, EAGER_BACKWARD = 2.5, 2.0
+BEFORE_ALL = INTO_ATTENTION - 1
+
+
+@dataclass(frozen=True)
+class ComputeEstimate:
+    """Floating-point operations of a training, evaluations and optimizer aside.
+
+    Args:
+        forward: for a token, at the length that it was estimated for.
+        backward: for a token, with what checkpointing computes again.
+        step_tokens: tokens of an optimizer's step, padding included.
+        run_tokens: tokens of the training; None where neither steps nor rows are known.
+    """
+
+    forward: float
+    backward: float
+    step_tokens: int
+    run_tokens: int | None
+
+    @property
+    def total(self) -> float:
+        """For a token."""
+        return self.forward + self.backward
+
+    @property
+    def step(self) -> float:
+        """For an optimizer's step."""
+        return self.total * self.step_tokens
+
+    @property
+    def run(self) -> float | None:
+        """For the training."""
+        return None if self.run_tokens is None else self.total * self.run_tokens
+
+    def entry(self) -> dict[str, Any]:
+        """The estimate as a record keeps it."""
+        return {
+            "forward_flop_per_token": round(self.forward),
+            "backward_flop_per_token": round(self.backward),
+            "step_tokens": self.step_tokens,
+            "run_tokens": self.run_tokens,
+            "run_flop": None if self.run is None else round(self.run),
+        }
+
+
+def estimate_compute(
+    config: RunConfig,
+    model: Any,
+    plan: TargetPlan,
+    *,
+    length: int | None = None,
+    supervised: int | None = None,
+    rows: int | None = None,
+    tokens: int | None = None,
+    device: Device | None = None,
+) -> ComputeEstimate:
+    """The arithmetic of a run, nothing of which is loaded.
+
+    Args:
+        config: resolved, unless `device` is named.
+        model: on the meta device, as `build_on_meta` gives it.
+        plan: of the adapter, for this model.
+        length: tokens of a row, for attention and the size of a step; `train.max_length` bounds it.
+        supervised: of them, those with a loss; all bound it.
+        rows: of the training half; `dataset.max_train_samples` bounds it.
+        tokens: of all these rows together, without padding.
+        device: plan as if on this one.
+    """
+    setting = setting_of(config, device=device, length=length, supervised=supervised)
+    rows = rows or config.dataset.max_train_samples
+    return compute_of(setting, survey(model), plan, run_tokens(config.train, setting, rows, tokens))
+
+
+def compute_of(setting: Setting, shapes: Shapes, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
+    """The arithmetic of a setting."""
+    adapter = loras(plan, shapes)
+    first = first_layer(adapter, shapes, setting)
+    # before the first adapter nothing asks for a gradient, unless the embeddings do
+    asked = setting.checkpointing and setting.reentrant
+    whole = asked or any(one.layer < 0 and one.name != shapes.head.name for one in adapter)
+    entry = BEFORE_ALL if whole else min((one.stage for one in adapter if one.layer == first), default=BEFORE_ALL)
+    forward = backward = 0.0
+    for number, layer in enumerate(shapes.layers):
+        its = [one for one in adapter if one.layer == number]
+        ahead = _products(layer, shapes, setting) + sum(_adapted(one, setting) for one in its)
+        forward += ahead
+        if number >= first:
+            backward += _backward(layer, shapes, setting, its, entry if number == first else BEFORE_ALL)
+            backward += ahead - _not_again(layer, its, setting) if setting.checkpointing else 0
+    share = setting.supervised / setting.length
+    head = 2 * shapes.head.products * share
+    forward += head + 2 * sum(one.products for one in shapes.outside)
+    if first < len(shapes.layers):
+        backward += head * (2 if setting.on_cuda else 1)  # TRL computes the tiles of logits again
+    for one in adapter:
+        if one.layer < 0:
+            ahead, back = _outside(one, shapes, share, asked=first < len(shapes.layers))
+            forward, backward = forward + ahead, backward + back
+    return ComputeEstimate(forward, backward, setting.tokens * setting.accumulation, in_run)
+
+
+def run_tokens(train: TrainConfig, setting: Setting, rows: int | None, tokens: int | None) -> int | None:
+    """Tokens of a training: as many as its rows have, or as they can have at most."""
+    mean = tokens / rows if tokens and rows else setting.length
+    if train.max_steps:
+        return round(train.max_steps * setting.batch_size * setting.accumulation * mean)
+    return round(train.epochs * rows * mean) if rows else None
+
+
+def _products(layer: Layer, shapes: Shapes, setting: Setting) -> float:
+    """A layer's forward without adapter: its weights, and every token with every other."""
+    return 2 * sum(one.products for one in layer.matrices) + _attention(layer, shapes, setting)
+
+
+def _attention(layer: Layer, shapes: Shapes, setting: Setting) -> float:
+    """Scores and their sums: a causal mask saves none of it in most kernels."""
+    return 2.0 * setting.length * (shapes.queries + shapes.attended) if layer.attends else 0.0
+
+
+def _backward(layer: Layer, shapes: Shapes, setting: Setting, adapter: list[Lora], reached: int) -> float:
+    """A layer's backward: frozen weights give a gradient of their input, behind stage `reached` alone."""
+    inputs = 2 * sum(one.products for one in layer.matrices if one.stage > reached)
+    attention = 0.0
+    if reached <= INTO_ATTENTION:
+        factor = EAGER_BACKWARD if setting.attention is Attention.eager else ATTENTION_BACKWARD
+        attention = factor * _attention(layer, shapes, setting)
+    own = 0.0
+    for one in adapter:
+        own += 2 * (_stack(one, setting) or _low_rank(one))
+        if one.stage <= reached:
+            own -= 2 * one.rank * one.d_in  # nobody asks for the gradient of A's input
+        elif one.rebased:
+            own += 2 * one.d_in * one.d_out
+        if one.stored > 1:  # the gradients of A and B come out of the whole stack's
+            own += 2 * shapes.by_name[one.name].products
+    return inputs + attention + own
+
+
+def _not_again(layer: Layer, adapter: list[Lora], setting: Setting) -> float:
+    """What checkpointing does not compute again, if it is not reentrant: a last product that nobody behind it needs."""
+    adapted = {one.name for one in adapter if one.rank}
+    last = [one for one in layer.matrices if "down" in one.roles and one.name not in adapted]
+    needed = layer.normed or layer.routed or layer.dropouts or setting.reentrant
+    return 0.0 if needed else 2 * sum(one.products for one in last)
+
+
+def _adapted(one: Lora, setting: Setting) -> float:
+    """A LoRA's forward for a token."""
+    again = 2 * one.d_in * one.d_out if one.rebased else 0
+    norms = 2 * one.rank * one.d_in * (one.d_in + one.d_out) / setting.tokens if one.dora else 0
+    return (_stack(one, setting) or _low_rank(one)) + again + norms
+
+
+def _stack(one: Lora, setting: Setting) -> float:
+    """Of a stack of experts, PEFT multiplies A and B themselves, once for all tokens; 0 for a single weight."""
+    return 2 * one.stored * one.rank * one.d_in * one.d_out / setting.tokens if one.stored > 1 else 0
+
+
+def _outside(one: Lora, shapes: Shapes, share: float, *, asked: bool) -> tuple[float, float]:
+    """Forward and backward of a LoRA outside the blocks.
+
+    Args:
+        one: on the head, or on the embeddings, whose A is a table and no product.
+        shapes: of the model.
+        share: of the tokens, those with a loss.
+        asked: whether the blocks below the head ask for a gradient.
+    """
+    if one.name != shapes.head.name:
+        return 2 * one.rank * one.d_out, 4 * one.rank * one.d_out
+    return share * _low_rank(one), share * (2 * _low_rank(one) - (0 if asked else 2 * one.rank * one.d_in))
+
+
+def _low_rank(one: Lora) -> float:
+    return 2 * one.rank * (one.d_in + one.d_out)

@@ -1,0 +1,1 @@
+"""Tables, comparisons and pages of runs and studies; never loads torch."""

@@ -1,1 +1,0 @@
-"""Comparing runs: the table and the plot. Nothing here loads torch."""

@@ -1,0 +1,161 @@
+"""Initial values by seed, and rows of B that stay zero in fused projections.
+
+One LoRA of rank r_q + r_v on a fused q, k, v whose B has q's rows in its first r_q columns and v's rows in its last r_v
+equals separate LoRAs on q and v (asked for in peft#1705). B starts from zero; where its gradient is zero, weight decay,
+momentum and clipping leave it at zero, so masking the gradient is enough, and the file is a plain PEFT adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lorascope.config.schema import Init, Scheme
+from lorascope.errors import PlanError
+from lorascope.targets.plan import PlannedModule, Site, TargetPlan
+
+if TYPE_CHECKING:
+    import torch
+
+
+ADAPTER = "default"
+
+
+def check_init(plan: TargetPlan, scheme: Scheme) -> None:
+    """Refuse a start that PEFT does not offer for this plan on this base; plain LoRA always passes.
+
+    Args:
+        plan: what is to be attached.
+        scheme: how the base is stored, resolved.
+
+    Raises:
+        PlanError: with what to take instead.
+    """
+    if plan.init is Init.lora:
+        return
+    place = f"target.init={plan.init}"
+    if plan.init is Init.pissa and scheme is not Scheme.none:
+        raise PlanError(
+            place,
+            f"takes the principal components out of the weights, which {scheme} does not let it write.",
+            "Take quantization=none, or target.init=loftq with quantization=nf4.",
+        )
+    if plan.init is Init.loftq and scheme is not Scheme.nf4:
+        raise PlanError(
+            place,
+            f"makes up for what 4 bits lose of the weights, and quantization is {scheme}.",
+            "Take quantization=nf4, or target.init=pissa without quantization.",
+        )
+    for site in plan.sites:
+        projection = site.parts[0].projection
+        if projection.layer < 0 or projection.experts > 1 or projection.parameter != "weight":
+            raise PlanError(
+                place,
+                f"is for linear modules in the blocks, and {site.module} is none.",
+                "Leave it out of target.modules and target.ranks, or take target.init=lora.",
+            )
+        widest = projection.d_in if plan.init is Init.eva else min(projection.d_in, projection.width)
+        if site.rank > widest:
+            raise PlanError(
+                place, f"finds {widest} components in {site.module}, not {site.rank}.", "Lower the ranks or the budget."
+            )
+
+
+def initialise(layers: Mapping[str, Any], plan: TargetPlan, seed: int) -> None:
+    """Give every A the values that (seed, layer, role) stand for, and every B zeros.
+
+    Args:
+        layers: PEFT's LoRA layers by path, as `attach.adapted_modules` finds them.
+        plan: what they were built from.
+        seed: of the run.
+    """
+    import torch
+
+    with torch.no_grad():
+        for site in plan.sites:
+            layer = layers[site.module]
+            if site.parts[0].projection.parameter == "embedding":
+                # as PEFT does: the table's side starts from zero, so that an untouched adapter changes nothing
+                layer.lora_embedding_A[ADAPTER].zero_()
+                columns = initial_a(seed, site.parts[0].layer, site.parts[0].key, site.rank, site.parts[0].d_out)
+                layer.lora_embedding_B[ADAPTER].copy_(columns.T)
+                continue
+            values = torch.cat([part_a(part, seed) for part in site.parts], dim=1)
+            a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            if site.parts[0].projection.mirrored:
+                # PEFT's B faces the input here, and its columns go by rank, then expert
+                a.zero_()
+                b.copy_(values.permute(2, 1, 0).flatten(1))
+            else:
+                a.copy_(values.flatten(0, 1))
+                b.zero_()
+
+
+def part_a(part: PlannedModule, seed: int) -> torch.Tensor:
+    """A's start for one part, shape (experts, rank, d_in)."""
+    import torch
+
+    experts = part.projection.experts
+    keys = [part.key] if experts == 1 else [f"{part.key}/{expert}" for expert in range(experts)]
+    return torch.stack([initial_a(seed, part.layer, key, part.rank, part.d_in) for key in keys])
+
+
+def initial_a(seed: int, layer: int, role: str, rank: int, d_in: int) -> torch.Tensor:
+    """A's initial values, shape (rank, d_in), float32 on the CPU.
+
+    PEFT's distribution, uniform within 1 / sqrt(d_in), but drawn from a stream of its own for each (seed, layer,
+    role), row after row: two strategies that share a module start it alike, and rank 4 is a prefix of rank 8.
+    """
+    import torch
+
+    key = hashlib.sha256(f"{seed}/{layer}/{role}".encode()).digest()
+    stream = torch.Generator(device="cpu").manual_seed(int.from_bytes(key[:8], "big") % 2**63)
+    rows = [torch.rand(d_in, generator=stream, dtype=torch.float32) for _ in range(rank)]
+    return (2 * torch.stack(rows) - 1) / math.sqrt(d_in)
+
+
+def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
+    """Let the gradients of B reach only the planned rows, in every module that is adapted by parts.
+
+    Args:
+        layers: PEFT's LoRA layers by path, as `attach.adapted_modules` finds them.
+        plan: what they were built from.
+    """
+    for site in plan.sites:
+        if site.blocked:
+            layer = layers[site.module]
+            mirrored = site.parts[0].projection.mirrored
+            weight = (layer.lora_A if mirrored else layer.lora_B)[ADAPTER].weight
+            weight.register_hook(_Masked(block_mask(site).T if mirrored else block_mask(site)))
+
+
+def block_mask(site: Site) -> torch.Tensor:
+    """Where B may be anything but zero: bool, shape (d_out, rank x experts), columns as PEFT orders them."""
+    import torch
+
+    projection = site.parts[0].projection
+    mask = torch.zeros(projection.width, site.rank, projection.experts, dtype=torch.bool)
+    column = 0
+    for part in site.parts:
+        rows = torch.zeros(projection.width, dtype=torch.bool)
+        for start, stop in part.projection.rows or ():
+            rows[start:stop] = True
+        mask[rows, column : column + part.rank] = True
+        column += part.rank
+    if projection.mirrored:  # PEFT's A: its rows go by expert, then rank
+        mask = mask.transpose(1, 2)
+    return mask.flatten(1)
+
+
+class _Masked:
+    """A gradient hook; the mask follows the gradient's device."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self.mask.device != gradient.device:
+            self.mask = self.mask.to(gradient.device)
+        return gradient * self.mask

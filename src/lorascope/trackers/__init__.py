@@ -1,0 +1,1 @@
+"""History, W&B, TensorBoard, Trackio."""

@@ -1,0 +1,149 @@
+"""Send to W&B what a run does not send itself: studies, and runs that were offline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lorascope.errors import LorascopeError, RunError
+from lorascope.records.environment import redact
+from lorascope.records.record import FILE, RunRecord, read_record
+from lorascope.records.store import WANDB, claim, is_at_work
+from lorascope.trackers.local import read_history
+from lorascope.trackers.wandb import STEP, Wandb
+from lorascope.trackers.wandb_account import REACHED, SENT, bound_table, remember, remembered
+
+JOB_TYPE = "study"
+
+
+class WandbStudy(Wandb):
+    """A W&B run of job_type "study" in the group of the study's runs; told again, it stays the same W&B run."""
+
+    def __init__(
+        self,
+        record: RunRecord,
+        folder: Path,
+        study: Mapping[str, Any],
+        replay: Path | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.study = redact(dict(study))
+        super().__init__(record, folder, {}, replay, seconds)
+
+    def _held(self, run: Any) -> int:
+        """Whatever the server holds, the study is told again after it."""
+        self.reached = max(self.reached, int(run.starting_step) - 1)
+        return self.reached
+
+    def _begin(self, record: RunRecord) -> None:
+        """Nothing: a study has no modules."""
+
+    def _words(self, record: RunRecord) -> dict[str, Any]:
+        logger = record.config["logger"]
+        name = str(self.study["name"])
+        return {
+            "name": name, "group": logger["group"], "tags": list(logger["tags"]), "job_type": JOB_TYPE,
+            "config": {"study": self.study},
+        }  # fmt: skip
+
+    def show(self, rows: Sequence[Mapping[str, Any]], page: str, summary: Mapping[str, Any]) -> None:
+        """The results as a table, the page, and the end.
+
+        Args:
+            rows: the results, of which the first names the columns.
+            page: the report's HTML.
+            summary: single values.
+        """
+        import wandb
+
+        step = self.reached + 1
+        with self._data_here():
+            table = bound_table(self.run, rows, list(rows[0]), "results", step)
+            self.run.log({"results": table, "report": wandb.Html(redact(page), inject=False)}, step=step)
+        remember(self.folder, **{REACHED: step})
+        self.run.summary.update(redact(dict(summary)))
+        self.end(well=True)
+
+
+SECONDS = 300
+
+# given a folder, a place for W&B's own files and seconds for start and end: the W&B run, told of everything, and ended
+Replay = Callable[[Path, Path, float], Wandb]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run: its folder, how it went, and the run's address, the reason, or what is to be sent."""
+
+    folder: Path
+    state: Literal["sent", "unsent", "nothing", "running", "failed"]
+    detail: str = ""
+
+
+def runs_below(places: Sequence[str]) -> list[Path]:
+    """The folders at or below each place that hold a W&B run, by name.
+
+    Raises:
+        RunError: when a place is not a folder.
+    """
+    found = set()
+    for place in places:
+        root = Path(place).expanduser()
+        if not root.is_dir():
+            raise RunError(place, "is not a folder.", "Name a runs_dir, or the folders of runs.")
+        found |= {path.parents[2] for path in root.rglob(f"{WANDB}/*run-*/run-*.wandb")}
+    return sorted(found)
+
+
+def look(folder: Path) -> Outcome:
+    """What `send` would do with a run."""
+    rows = len(list(read_history(folder)))
+    left = f"{rows} rows" if rows else "" if (folder / FILE).exists() else "the report"
+    if not left or remembered(folder).get(SENT) == rows:
+        return Outcome(folder, "nothing")
+    return Outcome(folder, "running") if is_at_work(folder) else Outcome(folder, "unsent", left)
+
+
+def replay_run(folder: Path, place: Path, seconds: float) -> Wandb:
+    """A run: what W&B lacks of its history, its summary, its end."""
+    record = read_record(folder)
+    better = {name: metric["better"] for name, metric in record.metrics.items() if metric.get("better")}
+    tracker = Wandb(record, folder, better, place, seconds)
+    for row in read_history(folder):
+        tracker.log(row.pop(STEP), row)
+    tracker.finish(record)
+    return tracker
+
+
+def send(folder: Path, seconds: float = SECONDS, replay: Replay = replay_run) -> Outcome:
+    """Send what W&B lacks of a run, and remember that it was sent.
+
+    Args:
+        folder: the run's.
+        seconds: how long W&B may take for its start, and for its end.
+        replay: tells everything once more.
+    """
+    outcome = look(folder)
+    if outcome.state != "unsent":
+        return outcome
+    try:
+        with claim(folder), tempfile.TemporaryDirectory(prefix="lorascope-") as place:
+            tracker = replay(folder, Path(place), seconds)
+    except LorascopeError as error:
+        return Outcome(folder, "failed", error.what)
+    except Exception as error:
+        return Outcome(folder, "failed", _reason(error, folder, seconds))
+    if tracker.lacking:
+        return Outcome(folder, "failed", "W&B did not take all of it")
+    return Outcome(folder, "sent", tracker.run.url)
+
+
+def _reason(error: Exception, folder: Path, seconds: float) -> str:
+    """The first line of what W&B said, without the run's id: two runs that fail alike say the same."""
+    said = redact(str(error)).replace(f" for run {remembered(folder).get('id')}", "")
+    if "timed out" in said or "deadline exceeded" in said:
+        return f"took longer than {seconds:g} s"
+    return next(iter(said.splitlines()), type(error).__name__)

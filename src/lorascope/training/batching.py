@@ -1,0 +1,127 @@
+"""Packed rows and batches of rows of similar length.
+
+TRL puts several rows into one without an attention mask; each row's positions begin with 0 again, and transformers
+makes a mask of blocks out of that. Models with positions of their own (ALiBi, OPT's) or with a state look at nothing
+but the order of the tokens, and would learn each row as if the ones before it belonged to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lorascope.data.tokenization import Encoded
+from lorascope.errors import ConfigError, out_of_memory
+from lorascope.evaluation.loss import token_losses
+
+if TYPE_CHECKING:
+    import torch
+
+
+LONGEST = 64  # tokens of a row that are looked at
+APART = 1e-3  # nats; in float32 what is masked leaves 1e-6, and ALiBi leaks 2e-3 in a model that has learned nothing
+APART_IN_HALF = 0.2  # in 16 bits a product of another shape rounds otherwise; what leaks is a row's own copy
+REMEDY = "Take train.packing=false."
+
+
+def check_packing(trainer: Any, data: Encoded) -> None:
+    """Compare the losses of short rows that are packed with those of the rows alone.
+
+    The first row comes back as the third: a model that looks across the rows knows it already.
+
+    Args:
+        trainer: whose collator packs, and whose model is asked, without dropout.
+        data: the train half.
+
+    Raises:
+        ConfigError: when they differ, or the model refuses packed rows.
+    """
+    import torch
+
+    chosen = sorted(range(min(len(data), LONGEST)), key=lambda row: abs(len(data.input_ids[row]) - LONGEST // 4))[:2]
+    rows = [list(data.input_ids[row])[:LONGEST] for row in (chosen[0], chosen[-1], chosen[0])]
+    model, training = trainer.model, trainer.model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            packed = _packed(trainer, rows)
+            alone = torch.cat([_alone(trainer, row) for row in rows])
+    except Exception as error:  # a model's own refusal is of any kind
+        if out_of_memory(error):
+            raise
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError("train.packing", f"the model refuses packed rows: {what}", REMEDY) from error
+    finally:
+        model.train(training)
+    limit = APART if next(model.parameters()).dtype is torch.float32 else APART_IN_HALF
+    gap = float((packed - alone).abs().max()) if packed.shape == alone.shape else float("inf")
+    if not gap <= limit:
+        kind = model.config.model_type
+        raise ConfigError(
+            "train.packing",
+            f"{kind} looks across packed rows: a token's loss changes by {gap:.2g} nats when others stand before it.",
+            REMEDY,
+        )
+
+
+def _packed(trainer: Any, rows: list[list[int]]) -> torch.Tensor:
+    """Losses of the rows as one batch of the training."""
+    whole = [token for row in rows for token in row]
+    batch = trainer.data_collator([{"input_ids": whole, "labels": whole, "seq_lengths": [len(row) for row in rows]}])
+    return _losses(trainer, batch)
+
+
+def _alone(trainer: Any, row: list[int]) -> torch.Tensor:
+    import torch
+
+    ids = torch.tensor([row])
+    return _losses(trainer, {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)})
+
+
+def _losses(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
+    from accelerate.utils import send_to_device
+
+    inputs = send_to_device(batch, trainer.args.device)
+    return token_losses(trainer.model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
+
+
+def by_length(lengths: Sequence[int], rows: int, seed: int) -> Any:
+    """A sampler of all rows, each `rows` of them of like length: transformers' own, with a stream of its own.
+
+    transformers draws from torch's common stream, which an adapter's dropout draws from as well: two strategies would
+    see the rows in another order from the second epoch on.
+
+    Args:
+        lengths: of every row, in tokens.
+        rows: of one step of the optimizer.
+        seed: of the run; the order follows from it and the epoch alone.
+    """
+    return _sampler_class()(rows, lengths=list(lengths), seed=seed)
+
+
+@cache
+def _sampler_class() -> Any:
+    """The class, made where transformers may be imported."""
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class ByLength(LengthGroupedSampler):
+        """Knows its epoch, so that a training that goes on in the midst of one draws the same order again."""
+
+        def __init__(self, rows: int, lengths: list[int], seed: int) -> None:
+            super().__init__(rows, lengths=lengths)
+            self.seed, self.epoch = seed, 0
+
+        def set_epoch(self, epoch: int) -> None:
+            """Called before each epoch."""
+            self.epoch = epoch
+
+        def __iter__(self) -> Iterator[int]:
+            key = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
+            self.generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+            order: Iterator[int] = super().__iter__()
+            return order
+
+    return ByLength
