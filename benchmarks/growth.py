@@ -108,10 +108,10 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
     """The runs, one after another in one session."""
     from rich.console import Console
 
-    from lorascope.base.session import Session
     from lorascope.compose import compose
     from lorascope.console import importing
     from lorascope.run import execute
+    from lorascope.session import Session
 
     began = time.perf_counter()
     with importing():

@@ -29,7 +29,7 @@ class Bench:
     """Trainings on one base."""
 
     def __init__(self, folder: Path, rows: int, epochs: int) -> None:
-        from lorascope.base.session import Session
+        from lorascope.session import Session
 
         self.session = Session()
         self.words = [*WORDS, f"runs_dir={folder}", f"dataset.max_train_samples={rows}", f"train.epochs={epochs}"]

@@ -94,10 +94,10 @@ def export_rows(dataset: str, most_eval: int, folder: Path) -> Files:
     """
     from lorascope.base.loading import load_tokenizer
     from lorascope.base.packaged import unpack
-    from lorascope.base.session import load_data
     from lorascope.compose import compose
     from lorascope.console import hush
     from lorascope.data.sources import load_rows
+    from lorascope.session import load_data
 
     hush()
     config = compose([f"dataset={dataset}", f"dataset.max_eval_samples={most_eval}"])

@@ -135,9 +135,10 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     from lorascope.data.tokenization import IGNORED, Encoded
     from lorascope.planning.compute import estimate_compute
     from lorascope.targets.attach import attach
+    from lorascope.targets.build_plan import plan_targets
     from lorascope.targets.module_map import read_model
-    from lorascope.targets.plan import plan_targets
-    from lorascope.training.trainer import Saving, train_adapter
+    from lorascope.training.checkpoints import Saving
+    from lorascope.training.trainer import train_adapter
 
     steps = WARM + options.steps + options.profiled
     config = resolve(

@@ -18,7 +18,6 @@ def main(run: str, words: list[str]) -> None:
     from peft import PeftModel
     from rich.console import Console
 
-    from lorascope.base.session import Session
     from lorascope.cli.cmd_runs import find_run
     from lorascope.config.schema import RunConfig, from_dict
     from lorascope.console import Bar, hush
@@ -26,6 +25,7 @@ def main(run: str, words: list[str]) -> None:
     from lorascope.records.record import RunRecord
     from lorascope.records.store import ADAPTER
     from lorascope.run_reporter import show_metrics
+    from lorascope.session import Session
 
     hush()
     found: tuple[RunRecord, Path] = find_run(run)

@@ -33,7 +33,7 @@ def plan(*overrides: str, config_dir: str | Path | None = None) -> TargetPlan:
         LorascopeError: place, value and remedy.
     """
     from lorascope.console import hush
-    from lorascope.targets.plan import plan_targets
+    from lorascope.targets.build_plan import plan_targets
 
     config = compose(overrides, config_dir)
     hush()

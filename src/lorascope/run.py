@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lorascope.base.loading import base_folder, quantized_modules
-from lorascope.base.session import Inputs, Session
 from lorascope.config.schema import RunConfig
 from lorascope.console import importing, warn
 from lorascope.evaluation import predictions
@@ -20,21 +19,21 @@ from lorascope.evaluation.measure import Measure, measure_of
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.interrupts import stop_if_asked
 from lorascope.planning.run_plan import RunPlan, plan_run, prediction, resolve_config, with_target
-from lorascope.records import environment
-from lorascope.records.environment import environment, exactness
+from lorascope.records.environment import environment, exactness, peak, reset_peak
 from lorascope.records.identity import fingerprint
 from lorascope.records.record import BEST_LOSS, EVAL_LOSS, TRAIN_LOSS, RunRecord, Status, write_record
 from lorascope.records.store import ADAPTER, CHECKPOINTS, find_done, open_run
 from lorascope.run_reporter import RunReporter
+from lorascope.session import Inputs, Session
 from lorascope.targets.attach import attach
 from lorascope.targets.auto_placement import plan_automatically
 from lorascope.targets.eva import Start
 from lorascope.targets.initialization import start_adapter
-from lorascope.trackers.base import Trackers, check_installed, open_trackers
+from lorascope.trackers import Trackers, check_installed, open_trackers
 from lorascope.training import resume
-from lorascope.training.checkpoints import Checkpoint
+from lorascope.training.checkpoints import Checkpoint, Saving
 from lorascope.training.sft_trainer import trainer_class
-from lorascope.training.trainer import Saving, Trained, progress_callback, train_adapter
+from lorascope.training.trainer import Trained, progress_callback, train_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -100,7 +99,7 @@ def _make(run: Run, session: Session) -> None:
     """Load, place, measure the base, train, measure again, record."""
     record, report, device = run.record, run.report, str(run.config.device)
     timer = StageTimer(record)
-    environment.reset_peak(device)
+    reset_peak(device)
     inputs = _load(run, session)
     prompts = inputs.prompts(run.config)
     start = _place(run, inputs, prompts)
@@ -115,15 +114,15 @@ def _make(run: Run, session: Session) -> None:
         if run.checkpoint is None:
             _log(run, trackers, 0, before)
         timer.ended("base_eval_seconds")
-        record.memory |= {"base_eval_peak_bytes": environment.peak(device)["peak_bytes"]}
-        environment.reset_peak(device)
+        record.memory |= {"base_eval_peak_bytes": peak(device)["peak_bytes"]}
+        reset_peak(device)
 
         assert run.plan.target
         model = attach(inputs.base.model, run.plan.target, run.config.seed)
         start_adapter(model, run.plan.target, start, prompts, base_folder(run.config.model))
         trained = _train(run, model, inputs, before, trackers)
         timer.ended("train_seconds")
-        record.memory |= environment.peak(device)
+        record.memory |= peak(device)
 
         with report.bar("evaluating", measure.steps) as bar:
             after = measure.adapted(model, bar.step)

@@ -106,7 +106,7 @@ def test_a_problem_that_prevents_runs_fails_and_is_named(monkeypatch, capsys):
 
 def test_a_process_that_hangs_is_ended_and_told():
     began = time.monotonic()
-    code = f"import time; print('{_checks.MARK}' + '{{\"begin\": \"torch\"}}', flush=True); time.sleep(60)"
+    code = f"import time; print('{doctor_checks.MARK}' + '{{\"begin\": \"torch\"}}', flush=True); time.sleep(60)"
     (check,) = cmd_doctor.in_a_process(code, seconds=3)
     assert (check.state, check.prevents) == ("note", False)
     assert check.name in ("torch", "packages")
@@ -115,7 +115,7 @@ def test_a_process_that_hangs_is_ended_and_told():
 
 
 def test_a_process_that_crashes_names_the_check_and_the_signal():
-    code = f"import os; print('{_checks.MARK}' + '{{\"begin\": \"trl\"}}', flush=True); os.abort()"
+    code = f"import os; print('{doctor_checks.MARK}' + '{{\"begin\": \"trl\"}}', flush=True); os.abort()"
     (check,) = cmd_doctor.in_a_process(code)
     assert (check.name, check.state, check.prevents) == ("trl", "problem", True)
     assert "SIGABRT" in check.found

@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from lorascope.base.loading import load_tokenizer, tokenizer_at_hand
-from lorascope.base.session import load_data
 from lorascope.compose import compose
 from lorascope.data import statistics
 from lorascope.data.tokenization import IGNORED
+from lorascope.session import load_data
 
 WORDS = ("to", "go", "up", "the", "long", "way", "home", "and", "see", "by", "day", "or", "at", "night")
 

@@ -20,10 +20,10 @@ from lorascope.data.statistics import data_card, data_notes
 from lorascope.data.tokenization import encode
 from lorascope.errors import ConfigError, DataError
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
-from lorascope.training.checkpoints import newest
-from lorascope.training.trainer import Saving, train_adapter
+from lorascope.training.checkpoints import Saving, newest
+from lorascope.training.trainer import train_adapter
 
 ROWS = [{"prompt": f"Wie weit ist es, Nr. {n}?", "completion": f"{n} Fuß."} for n in range(700)]
 STREAM = "dataset.streaming=true"

@@ -7,8 +7,8 @@ from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.data.tokenization import IGNORED
 from lorascope.evaluation.loss import token_losses
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])

@@ -14,8 +14,8 @@ from helpers import make_model
 from lorascope.compose import compose
 from lorascope.errors import RunError
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.training.checkpoints import MANIFEST, newest, read, write
 from lorascope.training.resume import ADAPTER_FILE, FILES, STATE, SUMS, check_resumable, restore_adapter, restore_sums
 from malformed.judged import at_most_told, clear, few, json_values, told

@@ -10,8 +10,8 @@ from helpers import make_model, run_train
 from lorascope.compose import compose
 from lorascope.config.schema import RunConfig
 from lorascope.errors import ConfigError, PlanError
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from malformed.judged import at_most_told, clear, few, told
 
 # word -> what the message holds; those of tests/test_config.py are not repeated

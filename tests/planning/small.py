@@ -7,8 +7,9 @@ from typing import Any
 from lorascope.config.schema import Attention, Device, Dtype, Ranks, Scheme, TargetConfig
 from lorascope.planning.step_spec import Setting
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import TargetPlan, plan_targets
+from lorascope.targets.plan import TargetPlan
 
 ROWS, LENGTH = 3, 24
 SIZES = {

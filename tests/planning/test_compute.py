@@ -12,8 +12,8 @@ from lorascope.compose import compose
 from lorascope.config.schema import Attention, Bias, Device
 from lorascope.planning.compute import ComputeEstimate, compute_of, estimate_compute, run_tokens
 from lorascope.planning.model_dims import survey
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from planning.small import LENGTH, ROWS, adapted, planned, setting, small
 
 TOKENS = ROWS * LENGTH

@@ -11,8 +11,8 @@ from lorascope.errors import ConfigError
 from lorascope.planning.fit import HEADROOM, fits, needs_checkpointing, parse_bytes, suggestions, with_checkpointing
 from lorascope.planning.memory import estimate_memory
 from lorascope.planning.step_spec import setting_of
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 
 GIB = 2**30
 

@@ -18,8 +18,8 @@ from lorascope.config.schema import RunConfig, from_dict
 from lorascope.data.sources import load_rows
 from lorascope.data.tokenization import encode
 from lorascope.planning.memory import estimate_memory
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from lorascope.planning.memory import MemoryEstimate, estimate_memory, memory_of
 from lorascope.planning.model_dims import survey
 from lorascope.planning.plan_view import lines
 from lorascope.planning.step_spec import setting_of
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.training.trainer import sft_config
 from planning.small import planned, setting, small
 

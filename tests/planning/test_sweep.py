@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def loads(monkeypatch):
     """How often a base was loaded."""
-    import lorascope.base.session as sessions
+    import lorascope.session as sessions
 
     load, seen = sessions.load_base, []
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import check_report
 from lorascope.reports.findings import as_dict, find
-from lorascope.reports.page.page import page_of
+from lorascope.reports.page import page_of
 from lorascope.reports.page.values import coverages, looks_of, source
 from lorascope.reports.run_table import plain
 from lorascope.reports.seed_groups import edge, learning_curves, thinned, tried
@@ -352,7 +352,7 @@ def test_arms_differ_in_color_or_shape(tmp_path):
 def test_another_process_makes_the_same_bytes(usual):
     code = (
         "import sys; from pathlib import Path; from lorascope.reports.findings import find; "
-        "from lorascope.reports.page.page import page_of; "
+        "from lorascope.reports.page import page_of; "
         "sys.stdout.buffer.write(page_of(find(Path(sys.argv[1]))).encode())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(usual)], capture_output=True, check=True, timeout=120)

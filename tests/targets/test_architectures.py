@@ -16,8 +16,8 @@ import architectures
 from lorascope.config.schema import GROUPS, Missing, Ranks, TargetConfig
 from lorascope.errors import ModelError
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import ModuleMap, Projection, map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.targets.roles import place_of
 from small_models import UNBUILDABLE, VARIANTS, small_model
 from targets import oracle

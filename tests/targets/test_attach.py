@@ -10,8 +10,8 @@ from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.adapter_parts import initial_a
 from lorascope.targets.attach import adapted_modules, attach, lora_config
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.targets.weights import weights_of
 
 QV_FFN = TargetConfig(name="qv_ffn", ranks=Ranks(q=8, v=8, ffn=4))

@@ -11,9 +11,9 @@ from lorascope.config.schema import Auto, AutoConfig, Bias, Fused, Init, Ranks, 
 from lorascope.errors import PlanError
 from lorascope.targets.attach import attach
 from lorascope.targets.auto_placement import plan_automatically
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.initialization import start_adapter
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 
 TOKENS = torch.arange(12).reshape(2, 6)
 

@@ -10,8 +10,8 @@ from peft import PeftModel
 from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.attach import adapted_modules, attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from small_models import small_model
 
 FFN = TargetConfig(name="ffn", ranks=Ranks(ffn=2), lora_dropout=0.0)

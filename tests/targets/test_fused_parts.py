@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 from lorascope.config.schema import AlphaPolicy, Fused, Init, Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.attach import adapted_modules, attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from small_models import small_model
 
 Q_V = TargetConfig(name="q_v", ranks=Ranks(q=4, v=4), lora_dropout=0.0)

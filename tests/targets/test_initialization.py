@@ -20,9 +20,9 @@ from lorascope.targets.adapter_parts import check_init
 from lorascope.targets.attach import adapted_modules, attach
 from lorascope.targets.auto_placement import plan_automatically
 from lorascope.targets.auto_scores import plain_weight
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.initialization import start_adapter
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from small_models import small_model
 
 # what PEFT says of `init_lora_weights: eva` before it has its config and its data

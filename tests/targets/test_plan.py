@@ -6,8 +6,8 @@ from lorascope.compose import compose
 from lorascope.config.schema import ModelConfig, Ranks, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.formats import spans
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import inspect_model
-from lorascope.targets.plan import plan_targets
 
 
 def plan(*words: str):

@@ -11,8 +11,8 @@ from lorascope.compose import compose
 from lorascope.config.schema import Init, ModelConfig, Ranks, TargetConfig, amount, as_dict, from_dict
 from lorascope.errors import ConfigError, PlanError
 from lorascope.targets.attach import adapted_modules, attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import inspect_model, map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.targets.selection import chosen_layers
 from small_models import small_model
 

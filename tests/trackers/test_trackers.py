@@ -14,7 +14,7 @@ from lorascope.errors import ConfigError, RunError
 from lorascope.records.record import Status
 from lorascope.records.store import load_runs, open_run
 from lorascope.run import execute
-from lorascope.trackers.base import History, Trackers, check_installed, open_trackers
+from lorascope.trackers import History, Trackers, check_installed, open_trackers
 
 
 def enabled(*words: str) -> set[str]:
@@ -54,7 +54,7 @@ def without(monkeypatch):
 @pytest.mark.parametrize("name", ["tensorboard", "trackio"])
 def test_a_missing_package_is_one_message_before_anything_is_loaded(name, tiny_words, without, monkeypatch, capsys):
     without(name)
-    monkeypatch.setattr("lorascope.base.session.load_base", lambda _: pytest.fail("the base was loaded"))
+    monkeypatch.setattr("lorascope.session.load_base", lambda _: pytest.fail("the base was loaded"))
     words = [word for word in tiny_words if word != "logger=none"]
     assert run_train(monkeypatch, *words, f"logger=[wandb,{name}]") == 2
     err = capsys.readouterr().err

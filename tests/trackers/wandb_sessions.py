@@ -72,7 +72,7 @@ def a_record(status: str = "running") -> Any:
 def begin(folder: Path, warned: list[str] | None = None) -> Any:
     """The trackers of a session in the run's folder; one that could not start fails the test, unless it is listened."""
     from lorascope.records.record import write_record
-    from lorascope.trackers.base import open_trackers
+    from lorascope.trackers import open_trackers
 
     folder.mkdir(parents=True, exist_ok=True)
     write_record(a_record(), folder)

@@ -14,11 +14,11 @@ from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import ConfigError
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
 from lorascope.training.batching import by_length
-from lorascope.training.checkpoints import newest
-from lorascope.training.trainer import Saving, train_adapter
+from lorascope.training.checkpoints import Saving, newest
+from lorascope.training.trainer import train_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPED = "train.group_by_length=true"

@@ -14,10 +14,10 @@ from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import ConfigError
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
-from lorascope.training.checkpoints import newest
-from lorascope.training.trainer import Saving, train_adapter
+from lorascope.training.checkpoints import Saving, newest
+from lorascope.training.trainer import train_adapter
 
 HEADS = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ENDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}

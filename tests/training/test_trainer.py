@@ -17,12 +17,12 @@ from lorascope.data.tokenization import IGNORED, Encoded
 from lorascope.errors import RunError
 from lorascope.interrupts import Preempted
 from lorascope.targets.attach import attach
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
-from lorascope.targets.plan import plan_targets
-from lorascope.trackers.base import Trackers
+from lorascope.trackers import Trackers
 from lorascope.training import sft_trainer
-from lorascope.training.checkpoints import newest, read
-from lorascope.training.trainer import Saving, progress_callback, train_adapter
+from lorascope.training.checkpoints import Saving, newest, read
+from lorascope.training.trainer import progress_callback, train_adapter
 
 
 def encoded(rows: int = 12) -> Encoded:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING
 
 from lorascope.base.hub import first_line, from_hub
 from lorascope.config.schema import ModelConfig
+from lorascope.config.validation import is_local
 from lorascope.errors import ModelError
 
 if TYPE_CHECKING:
@@ -47,11 +47,6 @@ def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
     if is_local(model.path):
         return from_hub(AutoConfig.from_pretrained, model, local=True), f"{model.path}"
     return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
-
-
-def is_local(path: str) -> bool:
-    """Whether `path` is meant as a folder on this machine, rather than a hub id such as org/name."""
-    return os.path.isdir(os.path.expanduser(path)) or path.startswith(("/", ".", "~")) or path.count("/") > 1
 
 
 def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.base.architecture import is_local
 from lorascope.base.hub import from_hub
 from lorascope.base.packaged import is_unpacked, package_version, packed_tokenizer, unpack
 from lorascope.config.schema import ModelConfig, QuantizationConfig, RunConfig, Scheme
+from lorascope.config.validation import is_local
 from lorascope.errors import ModelError
 
 if TYPE_CHECKING:

@@ -10,21 +10,21 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+from lorascope.cli import Command
 from lorascope.cli.doctor_checks import MARK, REINSTALL, WITHOUT, Check, quick, safely
 from lorascope.records.environment import redact
 
-EXAMPLE = "lorascope doctor"
 UNFINISHED = "took longer than"
 SECONDS = 120  # for all imports; a slow machine is no fault
 HEAVY = "from lorascope.cli.doctor_checks import tell; tell()"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def _run_doctor(options: argparse.Namespace) -> None:
     """Print a line for each check; exit with 1 if python train.py cannot work here."""
     checks = examine()
     prevents = [check.name for check in checks if check.prevents]
@@ -74,3 +74,12 @@ def in_a_process(code: str, seconds: float = SECONDS) -> list[Check]:
     how = f"{signal.Signals(-end).name}; {rest}" if end < 0 else f"exit code {end}: {redact(last)}"
     problem = Check(name, "problem", f"checking it ended the process with {how}", REINSTALL, name not in WITHOUT)
     return [*checks, problem]
+
+
+DOCTOR = Command(
+    "doctor",
+    "check the machine, its packages, folders and connections, and say what to mend.",
+    "lorascope doctor",
+    _doctor_arguments,
+    _run_doctor,
+)

@@ -9,6 +9,8 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from lorascope.cli import Command
+
 if TYPE_CHECKING:
     from lorascope.config.schema import TargetConfig
     from lorascope.planning.run_plan import RunPlan
@@ -16,17 +18,14 @@ if TYPE_CHECKING:
     from lorascope.targets.plan import TargetPlan
 
 
-EXAMPLE = "lorascope inspect mistral7b"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _inspect_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", metavar="MODEL", help="a preset (mistral7b), a hub id, or a folder")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="a strategy to hold against PEFT's default")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def _run_inspect(options: argparse.Namespace) -> None:
     """Show a model's module map."""
     from lorascope.api import model_config
     from lorascope.compose import compose
@@ -51,7 +50,7 @@ def against_peft(strategy: TargetConfig, modules: ModuleMap) -> list[str]:
     """What PEFT would adapt by default, what the strategy would, and how they differ, a line each."""
     from lorascope.compose import compose
     from lorascope.errors import PlanError
-    from lorascope.targets.plan import plan_targets
+    from lorascope.targets.build_plan import plan_targets
 
     lines: list[str] = []
     plans: list[TargetPlan] = []
@@ -78,11 +77,10 @@ def _ranks(plan: TargetPlan) -> str:
     return ", ".join(dict.fromkeys(f"{module.role} r{module.rank}" for module in plan.modules))
 
 
-PLAN_EXAMPLE = "lorascope plan target=q_v,qkvo,qv_ffn model=mistral7b"
 LIST = re.compile(r"^[\w./-]+(,[\w./-]+)+$")  # q_v,qkvo: a choice of several; not [a,b] or 'a,b'
 
 
-def plan_arguments(parser: argparse.ArgumentParser) -> None:
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for train; KEY=A,B,C gives a row each")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own groups, as for train")
@@ -90,7 +88,7 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the plans as JSON, module by module")
 
 
-def plan_run(options: argparse.Namespace) -> None:
+def _run_plan(options: argparse.Namespace) -> None:
     """Plan every combination; one alone is shown by layer and role, several as a table."""
     from lorascope.compose import compose
     from lorascope.config.schema import Device
@@ -153,3 +151,19 @@ def as_json(plan: RunPlan) -> dict[str, Any]:
         return entry | {"decided_by": "the base's weights, in the run"}
     compute = {"flop_per_token": plan.compute.total, "flop_per_run": plan.compute.run}
     return entry | plan.target.entry() | {"memory": plan.memory.entry(), "compute": compute}
+
+
+PLAN = Command(
+    "plan",
+    "show what one or many strategies would train on a model, before anything is loaded.",
+    "lorascope plan target=q_v,qkvo,qv_ffn model=mistral7b",
+    _plan_arguments,
+    _run_plan,
+)
+INSPECT = Command(
+    "inspect",
+    "list a model's attention and FFN modules by layer and role, without loading weights.",
+    "lorascope inspect mistral7b",
+    _inspect_arguments,
+    _run_inspect,
+)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from lorascope.cli import Command
 from lorascope.config.schema import DatasetConfig, OnBadRow, TrainConfig
 from lorascope.data.rows import Row, Rows
 from lorascope.data.sources import load_rows
@@ -118,12 +119,11 @@ def histogram(lengths: list[int], bars: int = 8) -> list[tuple[int, int, int]]:
     return [(edge, edge + width - 1, sum(edge <= length < edge + width for length in lengths)) for edge in edges]
 
 
-EXAMPLE = "lorascope preview dataset=file dataset.path=my.jsonl"
 LEARNED = "bold green"
 OPEN, CLOSE = "⟦", "⟧"  # around what is learned, where there are no colours
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _preview_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="the same words as for train")
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="rows to show of each half (default: 3)")
@@ -131,7 +131,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print rows, tokens and figures as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def _run_preview(options: argparse.Namespace) -> None:
     """Load rows and tokenizer, no weights, and show them."""
     from lorascope.base.loading import load_tokenizer
     from lorascope.compose import compose
@@ -215,3 +215,12 @@ def _show_lengths(out: Console, name: str, half: Half, max_length: int) -> None:
     most = max(count for _, _, count in bins)
     for low, high, count in bins:
         out.print(f"  {low:>5}-{high:<5} {'█' * round(40 * count / most):<40} {count:,}")
+
+
+PREVIEW = Command(
+    "preview",
+    "show the rows as the model will see them, what of them is learned, and how long they are.",
+    "lorascope preview dataset=file dataset.path=my.jsonl",
+    _preview_arguments,
+    _run_preview,
+)

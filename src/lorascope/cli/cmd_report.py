@@ -7,16 +7,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorascope.cli import Command
 from lorascope.errors import ConfigError, RunError, complain
 
 if TYPE_CHECKING:
     from lorascope.records.record import RunRecord
 
 
-EXAMPLE = "lorascope report runs/demo --group --sort parameters --csv results.csv"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("folder", metavar="DIR", help="a study, a runs_dir, or any folder above runs")
     parser.add_argument("--group", action="store_true", help="a row for each config apart from the seed: n, mean, sd")
@@ -35,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     study.add_argument("--watch", metavar="SECONDS", type=float, nargs="?", const=2.0, help=text)
 
 
-def run(options: argparse.Namespace) -> None:
+def _run_report(options: argparse.Namespace) -> None:
     """Show what there is.
 
     Raises:
@@ -123,3 +121,12 @@ def _records(folder: str, names: set[str] | None) -> list[RunRecord]:
     if not records:
         raise RunError(folder, "no run is recorded below it.", "Make one: python train.py")
     return records
+
+
+REPORT = Command(
+    "report",
+    "what a study found, or the runs below any other folder in a table and a plot of eval loss.",
+    "lorascope report runs/demo --group --sort parameters --csv results.csv",
+    _report_arguments,
+    _run_report,
+)

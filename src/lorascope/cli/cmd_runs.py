@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorascope.cli import Command
 from lorascope.errors import ConfigError, RunError, complain
 from lorascope.records.record import FILE, RunRecord, Status, read_record
 
@@ -74,10 +75,7 @@ def _some(folders: list[Path]) -> str:
     return ", ".join(str(folder) for folder in folders[:SHOWN]) + more
 
 
-EXAMPLE = "lorascope list runs --status failed"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("folder", metavar="DIR", nargs="?", default="runs", help="a folder above runs (default: runs)")
     parser.add_argument(
@@ -90,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def _run_list(options: argparse.Namespace) -> None:
     """Show the lines."""
     from lorascope.console import console
     from lorascope.records.store import load_runs
@@ -109,10 +107,7 @@ def run(options: argparse.Namespace) -> None:
         show_list(console(), rows, len(records))
 
 
-COMPARE_EXAMPLE = "lorascope compare qv_ffn-smollm2 3f9a1c2e --runs runs/demo"
-
-
-def compare_arguments(parser: argparse.ArgumentParser) -> None:
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     text = "a run's folder, its run id, or the beginning of its name"
     parser.add_argument("first", metavar="RUN", help=text)
@@ -121,7 +116,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
-def compare_run(options: argparse.Namespace) -> None:
+def _run_compare(options: argparse.Namespace) -> None:
     """Show the differences."""
     from lorascope.console import console
     from lorascope.reports.comparison import compare_runs, show_comparison
@@ -138,12 +133,11 @@ def compare_run(options: argparse.Namespace) -> None:
     show_comparison(console(), found)
 
 
-SYNC_EXAMPLE = "lorascope sync runs --dry-run"
 WORDS = {"nothing": "nothing to send", "running": "still running", "unsent": "to send"}
 REMEDY = "Run: wandb login, or set WANDB_API_KEY. Then repeat this command."
 
 
-def sync_arguments(parser: argparse.ArgumentParser) -> None:
+def _sync_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     text = "folders of runs, or folders above them (default: runs)"
     parser.add_argument("folders", metavar="DIR", nargs="*", default=["runs"], help=text)
@@ -157,7 +151,7 @@ def sync_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def sync_run(options: argparse.Namespace) -> None:
+def _run_sync(options: argparse.Namespace) -> None:
     """Send, with a line for each run; exit with 1 if one was not sent.
 
     Raises:
@@ -192,3 +186,26 @@ def sync_run(options: argparse.Namespace) -> None:
 
 def _tell(outcome: Outcome) -> None:
     print(f"{WORDS.get(outcome.state, outcome.state):<16} {outcome.folder.name}  {outcome.detail}".rstrip())
+
+
+COMPARE = Command(
+    "compare",
+    "show what differs between two runs, whether they are comparable, and which did better.",
+    "lorascope compare qv_ffn-smollm2 3f9a1c2e --runs runs/demo",
+    _compare_arguments,
+    _run_compare,
+)
+SYNC = Command(
+    "sync",
+    "send to W&B what it lacks of runs that were offline, or whose server was gone.",
+    "lorascope sync runs --dry-run",
+    _sync_arguments,
+    _run_sync,
+)
+LIST = Command(
+    "list",
+    "one line for each run below a folder, newest first, with its status, eval loss, date and duration.",
+    "lorascope list runs --status failed",
+    _list_arguments,
+    _run_list,
+)

@@ -12,7 +12,6 @@ from typing import Any
 
 from lorascope import __version__
 from lorascope.cli import cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
-from lorascope.cli import cmd_runs as list_runs
 from lorascope.compat import errors_raised
 from lorascope.console import whole_process
 from lorascope.errors import LorascopeError, complain
@@ -93,9 +92,9 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
                 redact_file(sweep / "multirun.yaml")
                 logger = dataclasses.replace(config.logger, group=config.logger.group or sweep.name)
                 config = dataclasses.replace(config, logger=logger)
-            from lorascope.base.session import Session
             from lorascope.console import quiet
             from lorascope.run import execute
+            from lorascope.session import Session
 
             sweeps = hydra_config.mode is RunMode.MULTIRUN and os.getpid() == home
             if sweeps and not shared:
@@ -144,11 +143,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
-    for command in (cmd_models, cmd_models, cmd_preview, list_runs, cmd_report, cmd_runs, cmd_runs, cmd_doctor):
-        text = (command.__doc__ or "").partition("\n")[0].partition(": ")[2]
-        one = commands.add_parser(
-            command.__name__.rpartition(".")[2], help=text, description=text, epilog=f"example: {command.EXAMPLE}"
+    for command in (
+        cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
+        cmd_runs.SYNC, cmd_doctor.DOCTOR,
+    ):  # fmt: skip
+        parser_of = commands.add_parser(
+            command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"
         )
-        command.arguments(one)
-        one.set_defaults(command=command.run)
+        command.arguments(parser_of)
+        parser_of.set_defaults(command=command.run)
     return parser

@@ -68,7 +68,7 @@ LOCAL = re.compile(r"[.~/]")
 
 def config_dir() -> Path:
     """The folder of the shipped configs: inside the installed package, or the checkout's conf/."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     shipped = package / "conf"
     return shipped if shipped.is_dir() else package.parents[1] / "conf"
 

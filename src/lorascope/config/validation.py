@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 
-from lorascope.base.architecture import is_local
 from lorascope.config.schema import (
     HIGHEST_RANK,
     Auto,
@@ -213,3 +212,8 @@ def _at_least(key: str, value: int | None, low: int, remedy: str) -> Iterator[Co
         yield ConfigError(key, f"{value} is too small.", f"Take a whole number from {low} up: {remedy}.")
     if value is not None and value > HIGHEST:
         yield ConfigError(key, f"{value} is too large.", f"Take at most {HIGHEST}: {remedy}.")
+
+
+def is_local(path: str) -> bool:
+    """Whether `path` is meant as a folder on this machine, rather than a hub id such as org/name."""
+    return os.path.isdir(os.path.expanduser(path)) or path.startswith(("/", ".", "~")) or path.count("/") > 1

@@ -12,16 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.columns import BadRowError, classes
-from lorascope.data.rows import PIECE, Rows
+from lorascope.data.rows import PIECE, RawRow, Rows
 from lorascope.data.splits import Source, read_halves, split_words
 from lorascope.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
-RawRow = tuple[str, Any]  # where it stands, and what stands there: an object, or a BadRowError
 
 
 def pieces(file: Path, size: int = 2**20) -> Iterator[bytes]:

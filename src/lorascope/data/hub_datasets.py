@@ -13,8 +13,7 @@ from typing import Any
 
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.columns import answer_column, classes, find_shape
-from lorascope.data.files import RawRow
-from lorascope.data.rows import Rows
+from lorascope.data.rows import RawRow, Rows
 from lorascope.data.splits import Source, read_halves, said, split_words
 from lorascope.errors import DataError
 

@@ -25,6 +25,9 @@ class Message(NamedTuple):
     content: str
 
 
+RawRow = tuple[str, Any]  # where it stands, and what stands there: an object, or a BadRowError
+
+
 @dataclass(frozen=True)
 class Row:
     """One example: a conversation of which answers are learned, or a plain text of which all is learned."""

@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from lorascope.config.schema import DatasetConfig, OnBadRow
 from lorascope.data.columns import BadRowError, Said, Shape, find_shape, to_row
-from lorascope.data.files import RawRow
 from lorascope.data.prompts import read_template
-from lorascope.data.rows import Row, Rows, spooled
+from lorascope.data.rows import RawRow, Row, Rows, spooled
 from lorascope.errors import DataError
 
 MANY_GROUPS = 20

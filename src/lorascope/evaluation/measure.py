@@ -88,8 +88,8 @@ class Measure:
         found = dataclasses.replace(found, scores={**found.scores, **scores})
         if self.texts is None:
             return found
-        kept = text_loss(model, self.texts, self.pad_id, batch_tokens)
-        return _with(found, FORGETTING_LOSS, predictions, len(self.texts.encoded))
+        forgotten = text_loss(model, self.texts, self.pad_id, batch_tokens)
+        return _with(found, FORGETTING_LOSS, forgotten, len(self.texts.encoded))
 
     def keep_answers(self, before: Evaluated, after: Evaluated, folder: Path, warn: Callable[[str], object]) -> None:
         """Write every item's answer beside the record, of base and adapter, where they are wanted."""

@@ -150,7 +150,7 @@ def _last_number(text: str) -> float | None:
 def _archaic_rate_of(answer: Answer) -> float:
     """The share of the written words that are archaic English."""
 
-    return _archaic_rate_of(answer.text)
+    return archaic_rate(answer.text)
 
 
 SHARE = "share of items"

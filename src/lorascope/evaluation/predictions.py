@@ -11,10 +11,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope import __version__
 from lorascope.base.packaged import cache_dir
 from lorascope.config.schema import RunConfig
 from lorascope.evaluation.metrics import Answer
@@ -113,7 +113,7 @@ def place(kind: str, config: RunConfig, revision: str, *more: Any) -> Path | Non
     parts = [
         config.model.path or config.model.package, revision, str(config.model.dtype), str(config.model.attention),
         str(config.quantization.scheme), config.quantization.double_quant, str(config.device), device,
-        torch.get_num_threads(), torch.__version__, transformers.__version__, __version__, FORMAT, *more,
+        torch.get_num_threads(), torch.__version__, transformers.__version__, version("lorascope"), FORMAT, *more,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return cache_dir() / kind / key

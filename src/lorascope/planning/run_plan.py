@@ -17,11 +17,12 @@ from lorascope.formats import megabytes
 from lorascope.planning.compute import ComputeEstimate, estimate_compute
 from lorascope.planning.fit import Suggestion, suggestions, with_checkpointing
 from lorascope.planning.memory import MemoryEstimate, estimate_memory
-from lorascope.records import environment
+from lorascope.records.environment import free_gpu_bytes, gpu_bytes
 from lorascope.records.store import find_done
 from lorascope.targets.adapter_parts import check_init
+from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import ModuleMap, read_model
-from lorascope.targets.plan import TargetPlan, plan_targets
+from lorascope.targets.plan import TargetPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,7 +98,7 @@ class RunPlan:
     done: RunRecord | None = None
     target: TargetPlan | None = None
     training: RunConfig | None = None
-    environment: MemoryEstimate | None = None
+    memory: MemoryEstimate | None = None
     compute: ComputeEstimate | None = None
 
     @property
@@ -165,13 +166,13 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     config, model = plan.config, plan.model
     check_init(target, config.quantization.scheme)
     if gpu_memory is None:
-        gpu_memory = environment.free_gpu_bytes(str(config.device))
+        gpu_memory = free_gpu_bytes(str(config.device))
     training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
     return dataclasses.replace(
         plan,
         target=target,
         training=training,
-        environment=estimate_memory(training, model, target, **plan.longest_row),
+        memory=estimate_memory(training, model, target, **plan.longest_row),
         compute=estimate_compute(training, model, target, **plan.mean_row),
     )
 
@@ -181,8 +182,8 @@ def prediction(plan: RunPlan) -> dict[str, Any]:
     assert plan.memory
     device, predicted = str(plan.config.device), plan.memory.total
     entry: dict[str, Any] = {"predicted_bytes": predicted, "predicted": plan.memory.entry()}
-    if gpu := environment.gpu_bytes(device):
+    if gpu := gpu_bytes(device):
         smaller = [way for way in plan.suggestions(gpu) if way.predicted_bytes < predicted]
         entry["fits"] = max(smaller, key=lambda way: way.predicted_bytes).overrides if smaller else None
-        entry["free_bytes"] = environment.free_gpu_bytes(device)
+        entry["free_bytes"] = free_gpu_bytes(device)
     return entry

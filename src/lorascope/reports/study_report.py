@@ -15,7 +15,7 @@ from lorascope.errors import RunError
 from lorascope.records.environment import redact
 from lorascope.records.record import write_text as replace_text
 from lorascope.reports.findings import Findings, as_dict, find, result_rows, run_rows
-from lorascope.reports.page.page import page_of
+from lorascope.reports.page import page_of
 from lorascope.reports.plots import plot_fronts
 from lorascope.reports.run_table import Row, csv_text, plain, setting
 from lorascope.reports.study_tables import show_study

@@ -18,7 +18,7 @@ from lorascope.errors import PlanError
 from lorascope.targets import eva
 from lorascope.targets.auto_scores import condition_number, feature_norms, real_tokens
 from lorascope.targets.biases import trained_biases
-from lorascope.targets.budget import budget_of
+from lorascope.targets.build_plan import budget_of
 from lorascope.targets.module_map import ModuleMap, Projection
 from lorascope.targets.plan import TargetPlan, lay
 from lorascope.targets.selection import Chosen, Coverage, chosen_layers, cover

@@ -11,7 +11,7 @@ from lorascope.config.schema import HIGHEST_RANK, AlphaPolicy, Bias, Init, Targe
 from lorascope.errors import PlanError
 from lorascope.targets.biases import trained_biases
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
-from lorascope.targets.selection import Coverage, cover
+from lorascope.targets.selection import Coverage
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
 
@@ -169,25 +169,6 @@ class TargetPlan:
     def scales(self) -> dict[int, float]:
         """The adapter's scale at each rank that occurs."""
         return {module.rank: module.scale for module in sorted(self.modules, key=lambda m: -m.rank)}
-
-
-def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
-    """Lay a strategy on a model, its ranks scaled to its budget if it has one.
-
-    Raises:
-        PlanError: when the model lacks a role, in all layers or in some, when a budget cannot be met, or settings
-            contradict each other on this model.
-    """
-    from lorascope.targets.budget import fit_budget  # which plans, in its turn
-
-    if strategy.auto.method is not None:
-        raise PlanError(
-            f"target.auto.method={strategy.auto.method}",
-            "the placement is decided by the base's weights, and none are loaded here.",
-            "The run itself decides, shows and records it; a named strategy can be planned now: target=qv_ffn",
-        )
-    strategy, budget = fit_budget(strategy, modules)
-    return lay(strategy, cover(strategy, modules), modules, budget)
 
 
 def lay(

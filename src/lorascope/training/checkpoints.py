@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ class Checkpoint:
     path: Path
     step: int
     meta: dict[str, Any]  # what `write` was given
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where checkpoints go, what they should remember, and the one to go on from."""
+
+    folder: Path
+    latest: Checkpoint | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str, Any], size: int = 0) -> Checkpoint:

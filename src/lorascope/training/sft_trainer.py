@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
     from trl import SFTTrainer as Base
 
-    from lorascope.training.trainer import Saving
+    from lorascope.training.checkpoints import Saving
+else:
+    Base = object  # TRL is imported where a training begins
 
 
 def check_finite(step: int, losses: Sequence[torch.Tensor], norm: Any, batches: Sequence[Any], data: Encoded) -> None:

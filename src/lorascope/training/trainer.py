@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS
 from lorascope.targets.attach import keep_adapter_in_float32
-from lorascope.trackers.base import Trackers
+from lorascope.trackers import Trackers
 from lorascope.training.batching import check_packing
-from lorascope.training.checkpoints import Checkpoint
+from lorascope.training.checkpoints import Checkpoint, Saving
 from lorascope.training.resume import REMOVE, restore_adapter
 from lorascope.training.sft_trainer import trainer_class
 
@@ -76,15 +76,6 @@ class Trained:
     tokens: int  # read by the model, without padding
     train_loss: float  # mean over the steps, nats per supervised token
     seconds: float  # over all sessions
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Where checkpoints go, what they should remember, and the one to go on from."""
-
-    folder: Path
-    latest: Checkpoint | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train_adapter(

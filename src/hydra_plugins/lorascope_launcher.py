@@ -1,7 +1,6 @@
-"""The launcher of `-m` on one machine: all runs are composed, checked and planned, then made one after another.
+"""The launcher of `-m` on one machine: plan all runs, then make them one after another.
 
-They share this process, and with it the base that `lorascope.base.session` lends them; or, with `execution=processes`, each
-has a process of its own.
+They share this process and one base session; with `execution=processes`, each has a process of its own.
 """
 
 import subprocess
@@ -25,7 +24,7 @@ ENTRY = "from lorascope.cli.main import train; train()"
 class SharedBaseConf:
     """What Hydra makes the launcher of."""
 
-    _target_: str = "hydra_plugins.lorascope_launcher.shared_base.SharedBaseLauncher"
+    _target_: str = "hydra_plugins.lorascope_launcher.SharedBaseLauncher"
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="shared_base", node=SharedBaseConf, provider="lorascope")
@@ -42,7 +41,7 @@ class SharedBaseLauncher(BasicLauncher):
         """Show what will be run, then run it."""
         from lorascope.compose import config_folders, to_run_config
         from lorascope.errors import LorascopeError, RunError
-        from lorascope.sweep import Job, show_jobs
+        from lorascope.planning.sweep import Job, show_jobs
 
         jobs = []
         everywhere = set.intersection(*map(set, job_overrides))

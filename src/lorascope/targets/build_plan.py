@@ -1,4 +1,4 @@
-"""Scale a strategy's ranks to a number of trainable parameters."""
+"""Build the plan of a strategy on a model, its ranks scaled to a parameter budget if it has one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from typing import Any
 from lorascope.config.schema import Ranks, TargetConfig, amount, from_dict
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap
-from lorascope.targets.plan import lay, plan_targets
+from lorascope.targets.plan import TargetPlan, lay
 from lorascope.targets.selection import cover
+
+
+def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
+    """Lay a strategy on a model, its ranks scaled to its budget if it has one.
+
+    Raises:
+        PlanError: when the model lacks a role, in all layers or in some, when a budget cannot be met, or settings
+            contradict each other on this model.
+    """
+    if strategy.auto.method is not None:
+        raise PlanError(
+            f"target.auto.method={strategy.auto.method}",
+            "the placement is decided by the base's weights, and none are loaded here.",
+            "The run itself decides, shows and records it; a named strategy can be planned now: target=qv_ffn",
+        )
+    strategy, budget = fit_budget(strategy, modules)
+    return lay(strategy, cover(strategy, modules), modules, budget)
 
 
 def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig, dict[str, Any]]:

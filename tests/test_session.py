@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from helpers import make_model, make_tokenizer
 from lorascope.base.restore import Seal
-from lorascope.base.session import Session
 from lorascope.compose import compose
 from lorascope.errors import LorascopeError
 from lorascope.run import execute
+from lorascope.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUIET = Console(quiet=True)

@@ -23,7 +23,7 @@ ITS_OWN = ("target", "seed")
 class StudyConf:
     """What Hydra makes the sweeper of."""
 
-    _target_: str = "hydra_plugins.lorascope_sweeper.study.StudySweeper"
+    _target_: str = "hydra_plugins.lorascope_sweeper.StudySweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class StudySweeper(BasicSweeper):
     @property
     def one_by_one(self) -> bool:
         """Whether the launcher makes one run after another in any case."""
-        from hydra_plugins.lorascope_launcher.shared_base import SharedBaseLauncher
+        from hydra_plugins.lorascope_launcher import SharedBaseLauncher
 
         return isinstance(self.launcher, SharedBaseLauncher)
 

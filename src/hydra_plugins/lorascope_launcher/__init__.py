@@ -1,1 +1,0 @@
-"""Hydra finds launchers in packages of this namespace."""
