@@ -86,7 +86,7 @@ def test_a_model_that_is_nowhere_is_one_message(capsys):
     with pytest.raises(SystemExit):
         main(["inspect", "./nowhere"])
     err = capsys.readouterr().err
-    assert "model.path=./nowhere: is not a folder" in err
+    assert "model.path=./nowhere is not a folder" in err
     assert "Traceback" not in err
 
 

@@ -76,4 +76,4 @@ def test_a_folder_without_modules_is_named(tmp_path):
     done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     remedy = "Name a source folder: python scripts/house.py src"
-    assert done.stderr.strip() == f"{tmp_path}: holds no Python modules. {remedy}"
+    assert done.stderr.strip() == f"{tmp_path} holds no Python modules. {remedy}"

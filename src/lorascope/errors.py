@@ -4,6 +4,30 @@ from __future__ import annotations
 
 import sys
 
+# a text that begins so goes on from the place: "train.epochs must be > 0"; any other stands behind a colon
+VERBS = frozenset(
+    [
+        "are",
+        "cannot",
+        "does",
+        "exceeds",
+        "fits",
+        "has",
+        "have",
+        "holds",
+        "is",
+        "lacks",
+        "makes",
+        "must",
+        "names",
+        "needs",
+        "takes",
+        "was",
+        "were",
+        "would",
+    ]
+)
+
 
 class LorascopeError(Exception):
     """An error that the user can mend; the command prints it without a traceback.
@@ -18,7 +42,12 @@ class LorascopeError(Exception):
 
     def __init__(self, place: str, what: str, remedy: str = "") -> None:
         self.place, self.what, self.remedy = place, what, remedy
-        super().__init__(f"{place}: {what}" + (f"\n  {remedy}" if remedy else ""))
+        super().__init__(self.problem + (f"\n  {remedy}" if remedy else ""))
+
+    @property
+    def problem(self) -> str:
+        """Place and what is wrong there, in one line."""
+        return f"{self.place}{' ' if self.what.partition(' ')[0] in VERBS else ': '}{self.what}"
 
     def __reduce__(self) -> tuple[type[LorascopeError], tuple[str, str, str]]:
         # launchers send errors between processes

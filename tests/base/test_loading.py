@@ -123,7 +123,7 @@ def test_a_folder_whose_weights_are_broken_is_one_message(tiny, tmp_path):
 
     shutil.copytree(tiny, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(ModelError, match=r"model.path=.*broken: cannot be loaded"):
+    with pytest.raises(ModelError, match=r"model.path=.*broken cannot be loaded"):
         load_base(resolve(words(tmp_path / "broken")))
 
 

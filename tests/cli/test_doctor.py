@@ -74,7 +74,7 @@ def test_every_trouble_has_a_remedy(broken):
 
 def test_here_nothing_is_wrong(capsys):
     """On an installation that passes these tests the doctor finds no problem."""
-    cmd_doctor.run(namedtuple("Options", "json")(True))
+    cmd_doctor.DOCTOR.run(namedtuple("Options", "json")(True))
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [check for check in checks if check["state"] == "problem"] == []
     assert {"torch", "trl", "scikit-learn", "hub", "gguf"} <= {check["name"] for check in checks}
@@ -84,7 +84,7 @@ def told(monkeypatch, capsys, *checks: Check) -> tuple[str, int]:
     monkeypatch.setattr(cmd_doctor, "examine", lambda: list(checks))
     code = 0
     try:
-        cmd_doctor.run(namedtuple("Options", "json")(False))
+        cmd_doctor.DOCTOR.run(namedtuple("Options", "json")(False))
     except SystemExit as end:
         code = end.code
     return capsys.readouterr().out, code

@@ -147,7 +147,7 @@ WRONG = [
     (["dataset=file"], "dataset.path: no data is named"),
     (["dataset=file", "dataset.path=nowhere.jsonl"], "dataset.path=nowhere.jsonl: there is no such file"),
     (["model=nope"], "there is no model 'nope'"),
-    (["model=hf", "model.path=./nowhere"], "model.path=./nowhere: is not a folder"),
+    (["model=hf", "model.path=./nowhere"], "model.path=./nowhere is not a folder"),
     (["--rows", "many"], "invalid int value"),
     (["target=q_v", "trian.epochs=1"], "Did you mean train.epochs"),
 ]

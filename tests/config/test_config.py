@@ -18,7 +18,7 @@ WRONG = [
     ("target.ranks.q=-1", "target.ranks.q: -1 is not a rank", "from 1 up"),
     ("target.ranks.zz=4", "target.ranks.zz=4: there is no setting 'target.ranks.zz'", "gate, up, down"),
     ("train.learning_rate=fast", "train.learning_rate: 'fast' is not a number", ""),
-    ("trian.learning_rate=1", "trian.learning_rate=1: there is no setting", "Did you mean train.learning_rate?"),
+    ("trian.learning_rate=1", "trian.learning_rate=1: there is no setting", "Did you mean train.learning_rate=1?"),
     ("quantization=nf5", "quantization=nf5: there is no quantization 'nf5'", "Did you mean quantization=nf4?"),
     ("seed=one", "seed: 'one' is not a whole number", ""),
     ("seed=-1", "seed: -1 is not a seed", "4294967295"),

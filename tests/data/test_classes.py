@@ -89,14 +89,15 @@ def test_names_of_the_classes_are_taken_from_the_hub(tmp_path):
         ("{premise!r}", "{premise!r} is not the name of a column"),
         ("{premise:>9}", "{premise:>9} is not the name of a column"),
         ("{}", "{} is not the name of a column"),
-        ("{premise", "cannot be read"),
-        ("premise", "names no column"),
+        ("{premise", " cannot be read"),
+        ("premise", " names no column"),
     ],
 )
 def test_a_prompt_takes_plain_names_only(prompt, says):
     with pytest.raises(ConfigError) as caught:
         compose(["dataset=file", "dataset.path=x.jsonl", f"dataset.prompt='{prompt}'"])
-    assert f"dataset.prompt: {says}" in str(caught.value)
+    assert "dataset.prompt" in str(caught.value)
+    assert says in str(caught.value)
 
 
 def test_braces_and_other_names_are_possible(tmp_path):

@@ -100,7 +100,7 @@ def test_what_was_written_goes_with_what_reads_it(tmp_path):
 def test_a_cap_ends_the_reading(tmp_path):
     path = write(tmp_path / "a.jsonl", ROWS)
     path.write_text(path.read_text() + "\n{\n")
-    with pytest.raises(DataError, match="line 701: is not JSON"):
+    with pytest.raises(DataError, match="line 701 is not JSON"):
         read(path, STREAM)
     capped = read(path, STREAM, "dataset.max_train_samples=50", "dataset.max_eval_samples=3")
     whole = read(path, "dataset.on_bad_row=skip")

@@ -144,7 +144,7 @@ def test_a_damaged_record_is_named_and_the_others_are_shown(data, words, runs, c
     main([words[0], str(runs), *words[1:]])
     out, err = capsys.readouterr()
     assert clear(err)
-    assert "damaged/run.json: is damaged" in err
+    assert "damaged/run.json is damaged" in err
     assert "qkvo" in out
 
 
@@ -155,7 +155,7 @@ def test_a_comparison_with_a_damaged_record_is_one_message(data, runs, capsys):
         main(["compare", "damaged", "qkvo-s1", "--runs", str(runs)])
     out, err = capsys.readouterr()
     assert end.value.code == 1
-    assert "damaged/run.json: is damaged" in err
+    assert "damaged/run.json is damaged" in err
     assert clear(err)
     assert out == ""
 

@@ -119,7 +119,7 @@ def test_a_secret_that_is_typed_is_refused_before_anything_is_written(tiny_words
     ):
         assert run_train(monkeypatch, *sweep, *tiny_words, word) == 2
         out, err = capsys.readouterr()
-        assert f"{place}: holds the value of HF_TOKEN" in err
+        assert f"{place} holds the value of HF_TOKEN" in err
         assert HF not in out + err
         with pytest.raises(ConfigError, match="holds the value of HF_TOKEN"):
             compose([word])

@@ -175,7 +175,7 @@ def test_a_whole_name_wins_over_one_that_begins_with_it(pair, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("q", "q: fits 2 runs: "),
+        ("q", "q fits 2 runs: "),
         ("cccc", "cccc: no run below "),
         ("qv_fn-tiny-airports-s0-bbbb2222", "Did you mean qv_ffn-tiny-airports-s0-bbbb2222?"),
     ],

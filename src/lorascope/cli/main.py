@@ -107,7 +107,7 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
             _complain(str(error))
             if os.getpid() != home:
                 raise
-            failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.place}: {error.what}", error.exit_code))
+            failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.problem}", error.exit_code))
 
     return job
 

@@ -233,6 +233,8 @@ def _wanted(key: str) -> str:
     if typing.get_origin(schema) is list:
         return "a list of words: [one, two]"
     kinds = [schema, *getattr(schema, "__args__", ())]
+    if int in kinds and str in kinds:
+        return "a number or a name"
     for kind in kinds:
         if kind in names:
             return names[kind]

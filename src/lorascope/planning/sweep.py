@@ -55,7 +55,7 @@ def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
 
 def _state(job: Job) -> str:
     if job.error:
-        return f"{job.error.place}: {job.error.what}"
+        return job.error.problem
     return "done" if job.done else ""
 
 

@@ -34,7 +34,7 @@ class StudyPlans:
     @property
     def refused(self) -> dict[Key, str]:
         """The cells that cannot be run, and why."""
-        return {key: f"{error.place}: {error.what}" for key, error in self.errors.items()}
+        return {key: error.problem for key, error in self.errors.items()}
 
 
 def plan_study(out: Console, config: RunConfig, design: Design, planner: StudyPlanner) -> StudyPlans:
