@@ -6,8 +6,8 @@ import sys
 
 # a text that begins so goes on from the place: "train.epochs must be > 0"; any other stands behind a colon
 VERBS = frozenset((
-    "are", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names", "needs",
-    "takes", "was", "were", "would",
+    "are", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names",
+    "needs", "takes", "was", "were", "would",
 ))  # fmt: skip
 
 
