@@ -69,8 +69,8 @@ def figures(modules: list[Module]) -> dict[str, str]:
         "median lines of a function": _number(statistics.median(functions)),
         "longest function": f"{max(functions):,}",
         f"functions over {SCREEN} lines": f"{sum(length > SCREEN for length in functions):,}",
-        "class names used twice": f"{len(twice_named(_classes(modules))):,}",
-        "module names used twice": f"{len(twice_named(_stems(modules))):,}",
+        "class names used twice": f"{len(twice_named(class_names(modules))):,}",
+        "module names used twice": f"{len(twice_named(module_names(modules))):,}",
     }
 
 
@@ -79,11 +79,12 @@ def twice_named(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def _classes(modules: list[Module]) -> Iterator[str]:
+def class_names(modules: list[Module]) -> Iterator[str]:
+    """The names of all classes at module level."""
     yield from (name for module in modules for name in module.classes)
 
 
-def _stems(modules: list[Module]) -> Iterator[str]:
+def module_names(modules: list[Module]) -> Iterator[str]:
     """Module names; every package has its `__init__`, so these are no duplicates."""
     yield from (module.path.stem for module in modules if module.path.stem != "__init__")
 
@@ -96,14 +97,14 @@ def main(folder: Path) -> None:
     """Print the figures, then the names behind those that should be zero."""
     modules = read_modules(folder)
     if not modules:
-        raise SystemExit(f"{folder}: holds no Python modules. Name a source folder: python scripts/house.py src")
+        raise SystemExit(f"{folder} holds no Python modules. Name a source folder: python scripts/house.py src")
     for name, value in figures(modules).items():
         print(f"{name:<36}{value:>8}")
     long = [f"{m.path}: {name}, {n} lines" for m in modules for name, n in m.functions.items() if n > SCREEN]
     for title, names in (
         (f"functions over {SCREEN} lines", long),
-        ("class names used twice", twice_named(_classes(modules))),
-        ("module names used twice", twice_named(_stems(modules))),
+        ("class names used twice", twice_named(class_names(modules))),
+        ("module names used twice", twice_named(module_names(modules))),
     ):
         if names:
             print(f"\n{title}:\n  " + "\n  ".join(names))

@@ -1,7 +1,7 @@
 """What is used of other libraries that they do not promise to keep, each with its reason.
 
 tests/test_compat.py holds every entry against the installed release and fails with the entry's name. Seen to work with
-transformers 5.23 and 5.24, TRL 1.16, PEFT 0.21, Hydra 1.3.8; bitsandbytes and torch are used by public names alone.
+transformers 5.23 and 5.24, TRL 1.16, PEFT 0.21, Hydra 1.3.8; bitsandbytes is used by public names alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # transformers and TRL: the trainer
 
-# methods of SFTTrainer that `training.loop` replaces or calls -> why no public way will do
+# methods of SFTTrainer that `training.sft_trainer` replaces or calls -> why no public way will do
 TRAINER_HOOKS = {
     "compute_loss": "its own loss scores every position where there is no Triton",
     "training_step": "keeps a step's losses and token ids, for the message when one is not finite",
@@ -207,3 +207,14 @@ def last_read(error: BaseException) -> tuple[str, str]:
             if hasattr(held.get("parent"), "get_config_path"):
                 file = f"{held['parent'].get_config_path()}.yaml"
     return file, override
+
+
+# torch
+
+
+def set_parameter(module: torch.nn.Module, name: str, value: torch.Tensor) -> None:
+    """Let a module compute with a tensor in a parameter's place; `setattr` takes nothing but a Parameter there.
+
+    torch.func.functional_call does so around a whole call, not between a module's own hooks.
+    """
+    module._parameters[name] = value  # type: ignore[assignment]

@@ -10,7 +10,8 @@ from scipy import stats
 from lorascope.evaluation import predictions
 from lorascope.evaluation.metrics import TASK_METRICS, Answer
 from lorascope.evaluation.tasks import MAIN, Evaluated
-from lorascope.stats.items import item_difference, item_scores, mcnemar
+from lorascope.reports.findings import item_scores
+from lorascope.stats.items import item_difference, mcnemar
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
-from lorascope.stats.contrasts import FEWEST, Summary, Verdict, contrasts, paired, summary
+from lorascope.stats.contrasts import FEWEST, ArmSummary, Verdict, contrasts, paired, summary
 
 
 def study(differences: dict[str, list[float]], base: float = 0.5) -> dict[str, dict[int, float]]:
@@ -183,8 +183,8 @@ def test_a_summary_is_scipys():
     assert (found.n, found.mean, found.sd) == (4, pytest.approx(0.3375), pytest.approx(numpy.std(values, ddof=1)))
     interval = stats.t.interval(0.95, 3, loc=numpy.mean(values), scale=stats.sem(values))
     assert (found.low, found.high) == pytest.approx(interval)
-    assert summary([2.0]) == Summary(n=1, mean=2.0, sd=None, low=None, high=None)
-    assert summary([]) == Summary(n=0, mean=None, sd=None, low=None, high=None)
+    assert summary([2.0]) == ArmSummary(n=1, mean=2.0, sd=None, low=None, high=None)
+    assert summary([]) == ArmSummary(n=0, mean=None, sd=None, low=None, high=None)
 
 
 def test_a_hundred_families_take_seconds_and_no_torch():

@@ -257,7 +257,7 @@ def test_what_automatic_placement_started_loads_in_plain_peft(tmp_path):
 REFUSALS = [
     ("pissa", "nf4", {}, r"pissa takes .* which nf4 .*quantization=none, or target.init=loftq"),
     ("pissa", "int8", {}, r"which int8"),
-    ("loftq", "none", {}, r"loftq: .* quantization is none.\n  Take quantization=nf4"),
+    ("loftq", "none", {}, r"loftq .* quantization is none.\n  Take quantization=nf4"),
     ("loftq", "int8", {}, r"quantization is int8"),
     ("eva", "none", {"modules": {"lm_head": 2}}, r"eva is for linear modules in the blocks, and lm_head is none"),
     ("pissa", "none", {"modules": {"embed_tokens": 2}}, r"model.embed_tokens is none"),

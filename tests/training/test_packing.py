@@ -111,7 +111,7 @@ def test_a_models_own_refusal_is_one_message(tmp_path, monkeypatch):
         return real(self, *args, **options)
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", forward)
-    with pytest.raises(ConfigError, match=r"train.packing: the model refuses packed rows cannot keep"):
+    with pytest.raises(ConfigError, match=r"train.packing: the model refuses packed rows: cannot keep"):
         train(tmp_path)
 
 

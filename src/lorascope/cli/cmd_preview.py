@@ -58,7 +58,7 @@ class Half:
 
 
 @dataclass(frozen=True)
-class Summary:
+class DatasetPreview:
     """A data set under a config's train settings."""
 
     rows: Rows
@@ -79,7 +79,7 @@ class Summary:
         return math.ceil(len(self.train.encoded) / self.batch)
 
 
-def summarise(dataset: DatasetConfig, train: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Summary:
+def summarise(dataset: DatasetConfig, train: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> DatasetPreview:
     """Load and encode a data set as a run would.
 
     Raises:
@@ -92,7 +92,7 @@ def summarise(dataset: DatasetConfig, train: TrainConfig, tokenizer: PreTrainedT
         return Half(encode(found, tokenizer, train.max_length, name, skip=skip), tokenizer)
 
     one, other = half(rows.train, "train"), half(rows.eval, "eval")
-    return Summary(
+    return DatasetPreview(
         rows=rows,
         train=one,
         eval=other,
@@ -146,7 +146,7 @@ def _run_preview(options: argparse.Namespace) -> None:
         show_preview(console(), summary, options.rows)
 
 
-def as_json(summary: Summary, rows: int) -> dict[str, Any]:
+def as_json(summary: DatasetPreview, rows: int) -> dict[str, Any]:
     """The figures, and so many rows of each half with their tokens and what of them is learned."""
     halves = {}
     for name, half in (("train", summary.train), ("eval", summary.eval)):
@@ -173,7 +173,7 @@ def as_json(summary: Summary, rows: int) -> dict[str, Any]:
     }
 
 
-def show_preview(out: Console, summary: Summary, rows: int) -> None:
+def show_preview(out: Console, summary: DatasetPreview, rows: int) -> None:
     """Everything there is to see before a run."""
     out.print(f"[bold]{summary.rows.origin}[/]   read as: {summary.rows.shape}")
     marked = f"[{LEARNED}]in green[/]" if out.is_terminal else f"between {OPEN} and {CLOSE}"

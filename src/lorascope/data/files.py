@@ -16,7 +16,7 @@ from pathlib import Path
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.columns import BadRowError, classes
 from lorascope.data.rows import PIECE, RawRow, Rows
-from lorascope.data.splits import Source, read_halves, split_words
+from lorascope.data.splits import RawSource, read_halves, split_words
 from lorascope.errors import DataError
 
 LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
@@ -239,10 +239,12 @@ def load(dataset: DatasetConfig) -> Rows:
     """
     assert dataset.path
     labels = classes(dataset.labels)
-    main = Source(partial(_all_rows, dataset.path, "dataset.path", dataset.streaming), dataset.path)
+    main = RawSource(partial(_all_rows, dataset.path, "dataset.path", dataset.streaming), dataset.path)
     other = None
     if dataset.eval_path:
-        other = Source(partial(_all_rows, dataset.eval_path, "dataset.eval_path", dataset.streaming), dataset.eval_path)
+        other = RawSource(
+            partial(_all_rows, dataset.eval_path, "dataset.eval_path", dataset.streaming), dataset.eval_path
+        )
     train, held_out, shape, skipped = read_halves(dataset, labels, main, other)
     split = "files of its own" if other else split_words(dataset)
     return Rows(train, held_out, dataset.path, shape, skipped, labels=labels, split=split)

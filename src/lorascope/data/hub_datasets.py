@@ -14,7 +14,7 @@ from typing import Any
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.columns import answer_column, classes, find_shape
 from lorascope.data.rows import RawRow, Rows
-from lorascope.data.splits import Source, read_halves, said, split_words
+from lorascope.data.splits import RawSource, read_halves, said, split_words
 from lorascope.errors import DataError
 
 
@@ -25,13 +25,13 @@ def load(dataset: DatasetConfig) -> Rows:
         DataError: when a data set cannot be had, or for the first bad row unless they are skipped.
     """
     assert dataset.path
-    place, held_out = Place(dataset.path, dataset.subset, dataset.split, dataset.revision), eval_place(dataset)
+    place, held_out = HubLocation(dataset.path, dataset.subset, dataset.split, dataset.revision), eval_place(dataset)
     found = _fetch(place, dataset.streaming)
-    main, other = Source(partial(_raw, found, place.split), place.path), None
+    main, other = RawSource(partial(_raw, found, place.split), place.path), None
     labels = _classes(dataset, found)
     if held_out:
         apart = _fetch(held_out, dataset.streaming)
-        other = Source(partial(_raw, apart, held_out.split), held_out.path)
+        other = RawSource(partial(_raw, apart, held_out.split), held_out.path)
     train, rest, shape, skipped = read_halves(dataset, labels, main, other)
     split = f"eval half: {held_out.words}, {held_out.split}" if held_out else split_words(dataset)
     origin = ", evaluated on ".join(dict.fromkeys(one.words for one in (place, held_out) if one))
@@ -40,7 +40,7 @@ def load(dataset: DatasetConfig) -> Rows:
 
 
 @dataclass(frozen=True)
-class Place:
+class HubLocation:
     """A split of a data set, and where its settings stand."""
 
     path: str
@@ -55,13 +55,13 @@ class Place:
         return f"{self.path}@{self.revision}"
 
 
-def eval_place(dataset: DatasetConfig) -> Place | None:
+def eval_place(dataset: DatasetConfig) -> HubLocation | None:
     """Where the eval half is; None where it is a share of the rows."""
     if dataset.eval_path:
         split = dataset.eval_split or dataset.split
-        return Place(dataset.eval_path, dataset.eval_subset, split, dataset.eval_revision, "eval_")
+        return HubLocation(dataset.eval_path, dataset.eval_subset, split, dataset.eval_revision, "eval_")
     if dataset.eval_split:
-        return Place(dataset.path or "", dataset.subset, dataset.eval_split, dataset.revision)
+        return HubLocation(dataset.path or "", dataset.subset, dataset.eval_split, dataset.revision)
     return None
 
 
@@ -81,7 +81,7 @@ def _raw(found: Any, split: str) -> Iterator[RawRow]:
         yield f"{split}, row {number}", row
 
 
-def _fetch(place: Place, streaming: bool) -> Any:
+def _fetch(place: HubLocation, streaming: bool) -> Any:
     import datasets
 
     try:
@@ -108,7 +108,7 @@ def _cache_of(folder: Path, caches: Path) -> str:
     return str(Path(caches, "lorascope", hashlib.sha256(repr(now).encode()).hexdigest()[:16]))
 
 
-def explain(error: Exception, wanted: Place) -> DataError:
+def explain(error: Exception, wanted: HubLocation) -> DataError:
     """The failure to load a data set in the user's words."""
     if type(error).__name__ == "DatasetGenerationError":  # which says no more than that
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error

@@ -102,7 +102,7 @@ def split_words(dataset: DatasetConfig) -> str:
 PEEKED = 1000  # rows that tell the columns of a stream
 
 
-class Source(NamedTuple):
+class RawSource(NamedTuple):
     """Raw rows, given anew at each call, and the file or hub id that they come from."""
 
     rows: Callable[[], Iterator[RawRow]]
@@ -110,7 +110,7 @@ class Source(NamedTuple):
 
 
 def read_halves(
-    dataset: DatasetConfig, labels: Sequence[str], main: Source, other: Source | None
+    dataset: DatasetConfig, labels: Sequence[str], main: RawSource, other: RawSource | None
 ) -> tuple[Sequence[Row], Sequence[Row], str, tuple[str, ...]]:
     """Train and eval rows, the name of their shape, and a line for each that was skipped.
 
@@ -123,8 +123,8 @@ def read_halves(
     Raises:
         DataError: for the first bad row, unless they are skipped; when no row is left.
     """
-    reading = Reading(main, dataset, said(dataset), labels)
-    later = Reading(other, dataset, said(dataset, evaluation=True), labels) if other else None
+    reading = RowReader(main, dataset, said(dataset), labels)
+    later = RowReader(other, dataset, said(dataset, evaluation=True), labels) if other else None
     by_group = dataset.group is not None
     if not dataset.streaming:
         rows = reading.all()
@@ -157,14 +157,14 @@ def said(dataset: DatasetConfig, *, evaluation: bool = False) -> Said:
     return Said(dataset.columns, template)
 
 
-class Reading:
+class RowReader:
     """Raw rows as checked ones, in order; what is wrong with the others is kept.
 
     Raises:
         DataError: when it is made, for columns that tell no shape; by `finish`, for bad rows.
     """
 
-    def __init__(self, source: Source, dataset: DatasetConfig, said: Said, labels: Sequence[str]) -> None:
+    def __init__(self, source: RawSource, dataset: DatasetConfig, said: Said, labels: Sequence[str]) -> None:
         self.source, self.dataset = source, dataset
         self.bad: list[str] = []
         present: set[str] = set()

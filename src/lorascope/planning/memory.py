@@ -11,8 +11,8 @@ from lorascope.planning.activations import evaluated_rows, evaluation_logits, pa
 from lorascope.planning.model_dims import Shapes, survey
 from lorascope.planning.step_spec import (
     FLOAT32,
-    Block,
     Lora,
+    MemoryBlock,
     Setting,
     lasting,
     loras,
@@ -137,7 +137,7 @@ def memory_of(setting: Setting, shapes: Shapes, plan: TargetPlan) -> MemoryEstim
 
 
 def _training(
-    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[Block], still: dict[str, int]
+    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
 ) -> MemoryEstimate:
     """At the beginning of a backward pass: everything that was kept, and the logits or what a layer needs."""
     logits = resident(training_logits(shapes, setting, adapter), setting.device)
@@ -150,7 +150,7 @@ def _training(
 
 
 def _evaluation(
-    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[Block], still: dict[str, int]
+    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
 ) -> MemoryEstimate:
     """At the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it."""
     batch = dataclasses.replace(setting, batch_size=evaluated_rows(setting))

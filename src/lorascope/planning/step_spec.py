@@ -17,7 +17,7 @@ from lorascope.targets.plan import PlannedModule, TargetPlan
 HEAP, MAPPED = 1.45, 32 * 2**20
 
 
-class Block(NamedTuple):
+class MemoryBlock(NamedTuple):
     """Tensors of one size that live together."""
 
     what: str
@@ -25,19 +25,19 @@ class Block(NamedTuple):
     copies: float = 1
 
 
-def total(blocks: Iterable[Block]) -> float:
+def total(blocks: Iterable[MemoryBlock]) -> float:
     """Bytes of all blocks."""
     return sum(block.size * block.copies for block in blocks)
 
 
-def resident(blocks: Iterable[Block], device: Device) -> int:
+def resident(blocks: Iterable[MemoryBlock], device: Device) -> int:
     """Bytes of memory that they take on a device."""
     blocks = list(blocks)
     large = total(block for block in blocks if block.size >= MAPPED or device is not Device.cpu)
     return round(large) + lasting(blocks, device)
 
 
-def lasting(blocks: Iterable[Block], device: Device) -> int:
+def lasting(blocks: Iterable[MemoryBlock], device: Device) -> int:
     """Of these bytes, those that the process keeps when the tensors are gone."""
     return round(HEAP * total(block for block in blocks if block.size < MAPPED)) if device is Device.cpu else 0
 

@@ -21,7 +21,7 @@ PARTS = ("plan", "data", "fingerprint", "environment", "metrics")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class RunComparison:
     """Two runs side by side; every pair is [first, second], null where a run has no value."""
 
     runs: list[dict[str, Any]]
@@ -42,7 +42,7 @@ class Comparison:
     memory: Pairs
 
 
-def compare_runs(first: RunRecord, second: RunRecord) -> Comparison:
+def compare_runs(first: RunRecord, second: RunRecord) -> RunComparison:
     """Both records side by side. Only what differs is kept, but for metrics, timing and memory."""
     config = differing(deciding(first), deciding(second))
     settings = differing(flat(first.config), flat(second.config))
@@ -63,7 +63,7 @@ def compare_runs(first: RunRecord, second: RunRecord) -> Comparison:
     same_values = not_recorded[0] == not_recorded[1] and all(
         one["values"][0] == one["values"][1] for one in metrics.values()
     )
-    return Comparison(
+    return RunComparison(
         runs=[_head(first), _head(second)],
         same_settings=not config,
         equal=first.status is second.status and same_values and not any(differences.values()),
@@ -182,7 +182,7 @@ def _verdict(difference: float | None, direction: str | None) -> str | None:
     return "better" if (difference < 0) == (direction == "lower") else "worse"
 
 
-def show_comparison(out: Console, found: Comparison) -> None:
+def show_comparison(out: Console, found: RunComparison) -> None:
     """Print what differs; first whether the runs may be compared at all."""
     for letter, head in zip("AB", found.runs, strict=True):
         error = f": {str(head['error']).splitlines()[0]}" if head["error"] else ""
@@ -207,7 +207,7 @@ def show_comparison(out: Console, found: Comparison) -> None:
         _line(out, f"\nAlso different, without effect on the result: {', '.join(found.config_without_effect)}")
 
 
-def _say_whether_comparable(out: Console, found: Comparison) -> None:
+def _say_whether_comparable(out: Console, found: RunComparison) -> None:
     if found.comparable is False:
         named = ", ".join(key for key in found.fingerprint if key != "hash") or "no part that both records name"
         _line(out, f"Not comparable as they stand: the fingerprints differ in {named}.", "yellow")
@@ -245,7 +245,7 @@ def _show_metrics(out: Console, metrics: Mapping[str, Mapping[str, Any]]) -> Non
     out.print(table)
 
 
-def _plan_lines(found: Comparison) -> Pairs:
+def _plan_lines(found: RunComparison) -> Pairs:
     """`q rank`, `q alpha`, …, and the totals."""
     roles = {f"{role} {key}": pair for role, pairs in found.plan.items() for key, pair in pairs.items()}
     return roles | {f"all {key}": pair for key, pair in found.plan_totals.items()}

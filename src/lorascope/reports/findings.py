@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +13,14 @@ from typing import Any
 
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status, moment
+from lorascope.records.store import PREDICTIONS
 from lorascope.records.study_record import FILE, FINAL, PILOT, Study, read_study, records_of
 from lorascope.reports.run_table import Row, rows_of, setting
-from lorascope.reports.standings import Comparison, comparisons
+from lorascope.reports.standings import TaskComparison, comparisons
 from lorascope.reports.text_tables import count, differing_versions
 from lorascope.stats.verdicts import FEWEST
+
+ADAPTED, MAIN = "adapter", "eval"  # stage and set, as `evaluation` writes them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ class Findings:
     folder: Path
     study: Study
     records: Mapping[str, RunRecord]
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[TaskComparison]
     costs: Sequence[Cost]
 
     @property
@@ -194,3 +198,27 @@ def as_dict(found: Findings) -> dict[str, Any]:
 def is_study(folder: str | Path) -> bool:
     """Whether a study's file lies in the folder."""
     return os.path.isfile(Path(os.path.expanduser(folder)) / FILE)
+
+
+def item_scores(folder: Path, metric: str, value: float) -> list[float] | None:
+    """The adapted model's score of every item, in the set's order; None where there is none to be had.
+
+    Args:
+        folder: of a run.
+        metric: `METRIC` of the eval half, or `METRIC/SET`.
+        value: the metric's in the run's record. Where the items' mean is not that, the metric is not a mean of items
+            (macro-F1), and their scores would describe another one.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    column, _, name = metric.partition("/")
+    wanted = [("stage", "==", ADAPTED), ("set", "==", name or MAIN)]
+    try:
+        file = folder / PREDICTIONS[0]
+        rows = pyarrow.parquet.read_table(file, columns=["item", column], filters=wanted).sort_by("item")
+        scores = [math.nan if score is None else float(score) for score in rows[column].to_pylist()]
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
+        return None
+    mean = sum(scores) / len(scores) if scores else math.nan
+    return scores if math.isclose(mean, value, rel_tol=1e-6, abs_tol=1e-9) else None

@@ -11,10 +11,10 @@ from lorascope.errors import RunError
 from lorascope.records.record import EVAL_LOSS, RunRecord, Status, replacing
 from lorascope.records.study_record import Task
 from lorascope.reports.run_table import setting
-from lorascope.reports.standings import Comparison, Line
+from lorascope.reports.standings import Line, TaskComparison
 
 
-def points(found: Sequence[Comparison], task: str) -> list[Line]:
+def points(found: Sequence[TaskComparison], task: str) -> list[Line]:
     """The arms of all views on one task that have a value and a size, each once."""
     lines = {line.arm: line for one in found if one.task.name == task for line in one.lines}
     return [line for line in lines.values() if line.mean is not None and line.parameters]
@@ -32,7 +32,7 @@ def front(lines: Sequence[Line], better: str) -> list[Line]:
     return [line for _, _, line in sorted(kept, key=lambda one: one[:2])]
 
 
-def plot_fronts(found: Sequence[Comparison], tasks: Sequence[Task], file: Path) -> Path | None:
+def plot_fronts(found: Sequence[TaskComparison], tasks: Sequence[Task], file: Path) -> Path | None:
     """Draw a picture for each task; None when no arm has a value.
 
     Raises:

@@ -65,7 +65,7 @@ class Line:
 
 
 @dataclass(kw_only=True)
-class Comparison:
+class TaskComparison:
     """All arms of a view on one task."""
 
     view: str
@@ -84,7 +84,7 @@ class Comparison:
         return quantity("nats/token", [line.eval_loss_half for line in self.lines])
 
 
-def comparisons(study: Study, records: Mapping[str, RunRecord], *, mixed: bool = False) -> list[Comparison]:
+def comparisons(study: Study, records: Mapping[str, RunRecord], *, mixed: bool = False) -> list[TaskComparison]:
     """A comparison for each view and task, each with a line for every arm.
 
     Args:
@@ -95,7 +95,7 @@ def comparisons(study: Study, records: Mapping[str, RunRecord], *, mixed: bool =
     return [_comparison(study, records, view, task, mixed) for view in study.views for task in study.tasks]
 
 
-def _comparison(study: Study, records: Mapping[str, RunRecord], view: str, task: Task, mixed: bool) -> Comparison:
+def _comparison(study: Study, records: Mapping[str, RunRecord], view: str, task: Task, mixed: bool) -> TaskComparison:
     arms = arms_in(study, view)
     names = {arm.name for arm in arms}
     values = _within(values_of(study, records, task.name, task.metric), names)
@@ -110,7 +110,7 @@ def _comparison(study: Study, records: Mapping[str, RunRecord], view: str, task:
         notes.append(f"{told}: compared all the same (--mixed)." if mixed else f"{told}, so there is no verdict.")
     if judged:
         _judge(study, task, values, lines)
-    return Comparison(view=view, task=task, lines=lines, notes=notes)
+    return TaskComparison(view=view, task=task, lines=lines, notes=notes)
 
 
 def _half(low: float | None, high: float | None) -> float | None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from lorascope.records.study_record import Study
 from lorascope.reports.findings import Findings
-from lorascope.reports.standings import LOSS, Comparison, Line
+from lorascope.reports.standings import LOSS, Line, TaskComparison
 from lorascope.reports.text_tables import count
 
 NAME = 20  # letters of an arm's name; longer ones are cut off
@@ -42,7 +42,7 @@ def heading(found: Findings) -> str:
     return f"{tasks}, {found.model}, {count(len(study.seeds), 'seed')} each, {rate}"
 
 
-def title(study: Study, one: Comparison) -> str:
+def title(study: Study, one: TaskComparison) -> str:
     """The task, what decides it, and the view where there are several."""
     view = f", {one.view}" if len(study.views) > 1 else ""
     margin = one.quantity.digits(one.task.margin)
@@ -50,7 +50,7 @@ def title(study: Study, one: Comparison) -> str:
     return f"{one.task.name}{view}   {decides}; margin {margin} {one.quantity.of_differences}".rstrip()
 
 
-def _table(study: Study, one: Comparison) -> Table:
+def _table(study: Study, one: TaskComparison) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True, max_width=NAME)
     table.add_column("rank", no_wrap=True)
@@ -66,7 +66,7 @@ def _table(study: Study, one: Comparison) -> Table:
     return table
 
 
-def _cells(one: Comparison, line: Line) -> list[Text]:
+def _cells(one: TaskComparison, line: Line) -> list[Text]:
     shown = [line.arm, line.ranks or "-", "-" if line.parameters is None else f"{line.parameters:,}"]
     shown.append(one.quantity.value(line.mean, line.half))
     if one.task.metric != LOSS:

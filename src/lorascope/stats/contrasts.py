@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.records.study_record import Values
 from lorascope.stats.verdicts import FEWEST, Verdict, adjusted, decide, more_seeds
 
+Values = Mapping[str, Mapping[int, float]]  # arm -> seed -> a metric's value
 ROUNDING = 16 * 2.0**-52  # of the values: what is closer is the same number
 
 
@@ -93,7 +93,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ArmSummary:
     """An arm's values over its seeds."""
 
     n: int
@@ -143,17 +143,17 @@ def contrasts(values: Values, reference: str, *, better: str, margin: float, lev
     return made
 
 
-def summary(values: Iterable[float], *, level: float = 0.05) -> Summary:
+def summary(values: Iterable[float], *, level: float = 0.05) -> ArmSummary:
     """Mean, deviation (of n - 1) and t interval of one arm's values over seeds, but for those that are not finite."""
     import numpy
 
     kept = numpy.array([value for value in values if math.isfinite(value)])
     one = paired(kept, numpy.zeros_like(kept), 0.0)
     low, high = _interval(one.n, float(one.mean), float(one.sd), level)
-    return Summary(n=one.n, mean=_known(float(one.mean)), sd=_known(float(one.sd)), low=low, high=high)
+    return ArmSummary(n=one.n, mean=_known(float(one.mean)), sd=_known(float(one.sd)), low=low, high=high)
 
 
-def _common(arm: dict[int, float], reference: dict[int, float]) -> tuple[list[float], list[float]]:
+def _common(arm: Mapping[int, float], reference: Mapping[int, float]) -> tuple[list[float], list[float]]:
     """The values of both at the seeds where both, and their difference, are finite."""
     seeds = [seed for seed in arm if seed in reference and math.isfinite(arm[seed] - reference[seed])]
     return [arm[seed] for seed in seeds], [reference[seed] for seed in seeds]

@@ -5,14 +5,9 @@ Items tell how given trainings differ on questions of a kind. How strategies dif
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lorascope.records.store import PREDICTIONS
-
-ADAPTED, MAIN = "adapter", "eval"  # stage and set, as `evaluation` writes them
 RESAMPLES = 2000
 
 
@@ -34,30 +29,6 @@ class McNemar:
     only_arm: int
     only_reference: int
     p: float  # exact, two-sided: of both being as likely
-
-
-def item_scores(folder: Path, metric: str, value: float) -> list[float] | None:
-    """The adapted model's score of every item, in the set's order; None where there is none to be had.
-
-    Args:
-        folder: of a run.
-        metric: `METRIC` of the eval half, or `METRIC/SET`.
-        value: the metric's in the run's record. Where the items' mean is not that, the metric is not a mean of items
-            (macro-F1), and their scores would describe another one.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    column, _, name = metric.partition("/")
-    wanted = [("stage", "==", ADAPTED), ("set", "==", name or MAIN)]
-    try:
-        file = folder / PREDICTIONS[0]
-        rows = pyarrow.parquet.read_table(file, columns=["item", column], filters=wanted).sort_by("item")
-        scores = [math.nan if score is None else float(score) for score in rows[column].to_pylist()]
-    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException):
-        return None
-    mean = sum(scores) / len(scores) if scores else math.nan
-    return scores if math.isclose(mean, value, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
 def item_difference(arm: Any, reference: Any, *, level: float = 0.05) -> ItemDifference:

@@ -26,7 +26,7 @@ OWN_RANKS = " own ranks"  # behind the name of an arm that also stands unmatched
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArmOnTask:
     """An arm on a task."""
 
     arm: Arm
@@ -46,7 +46,7 @@ class Design:
 
     views: list[str]
     reference: str
-    cells: list[Cell]
+    cells: list[ArmOnTask]
 
     @property
     def arms(self) -> list[Arm]:
@@ -86,7 +86,7 @@ def design(study: StudyConfig, compose: Compose) -> Design:
             overrides = (*own, *shlex.split(arm.words))
             config = compose(overrides)
             task = task or _task(name, settings, config)
-            cells.append(Cell(arm, task, overrides, config))
+            cells.append(ArmOnTask(arm, task, overrides, config))
         _comparable([cell for cell in cells if cell.task is task], study.axes)
     return Design(views, reference, cells)
 
@@ -186,7 +186,7 @@ def _metric(task: str, name: str, config: RunConfig) -> Metric:
     raise ConfigError(place, f"{config.dataset.name} is not judged by it.", f"There are: {there}.")
 
 
-def _comparable(cells: Sequence[Cell], axes: Sequence[str]) -> None:
+def _comparable(cells: Sequence[ArmOnTask], axes: Sequence[str]) -> None:
     """Refuse arms that differ in more than target, rate and seed, and what the study names."""
     free = ("target", "train.learning_rate", "model.learning_rate", "seed", "study", *axes)
 

@@ -16,7 +16,7 @@ from lorascope.formats import duration
 from lorascope.planning.compute import estimate_compute
 from lorascope.planning.run_plan import PlanningCache, RunPlan, plan_run
 from lorascope.records.study_record import FINAL, Arm
-from lorascope.study.design import Cell, Design
+from lorascope.study.design import ArmOnTask, Design
 from lorascope.study.schedule import PlannedRun, StudyPlanner, Trial, expected, grid, state_of
 
 Key = tuple[str, str]  # task, arm
@@ -108,7 +108,7 @@ def show_runs(out: Console, design: Design, planner: StudyPlanner, study: StudyC
         out.print(f"about {duration(total)} of training in all, with the pilot's later rounds; evaluation aside")
 
 
-def _runs(cell: Cell, planner: StudyPlanner, study: StudyConfig) -> list[PlannedRun]:
+def _runs(cell: ArmOnTask, planner: StudyPlanner, study: StudyConfig) -> list[PlannedRun]:
     trials = [Trial(0, step) for step in grid(study.pilot)]
     pilot = [planner.trial(cell, study.pilot, trial) for trial in trials]
     return [*pilot, *(planner.final(cell, seed, None) for seed in study.seeds)]

@@ -24,7 +24,7 @@ from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
 from lorascope.records.record import now
 from lorascope.records.study_record import FINAL, PILOT, Study, read_study, write_study
-from lorascope.study.design import Cell, Design, design
+from lorascope.study.design import ArmOnTask, Design, design
 from lorascope.study.preflight import plan_study, show_runs, show_study
 from lorascope.study.schedule import PlannedRun, State, StudyPlanner, Trial, choice, expected, next_trials, state_of
 from lorascope.study.watch import StudyProgress
@@ -104,7 +104,7 @@ class Conductor:
         self._write(finished=True)
         self._end()
 
-    def _pilot(self, cells: Sequence[Cell]) -> None:
+    def _pilot(self, cells: Sequence[ArmOnTask]) -> None:
         """A rate for every cell, by rounds, so that each round is one batch."""
         losses: dict[int, dict[Trial, float]] = {id(cell): {} for cell in cells}
         settings = self.settings.pilot
@@ -140,7 +140,7 @@ class Conductor:
         for note in self.notes:
             self.out.print(f"[yellow]note[/]  {escape(note)}")
 
-    def _finals(self, cells: Sequence[Cell]) -> None:
+    def _finals(self, cells: Sequence[ArmOnTask]) -> None:
         """Every seed of every arm at its own rate: seed by seed, so that a study that is cut holds whole pairs."""
         piloted = bool(self.settings.pilot.points)
         runs = []

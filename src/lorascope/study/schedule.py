@@ -23,7 +23,7 @@ from lorascope.records.identity import run_name
 from lorascope.records.record import EVAL_LOSS, FILE, RunRecord, Status, read_record
 from lorascope.records.store import is_at_work
 from lorascope.records.study_record import FINAL, PILOT, StudyRun
-from lorascope.study.design import Cell, Compose
+from lorascope.study.design import ArmOnTask, Compose
 
 FACTOR = 2.0
 
@@ -131,7 +131,7 @@ BRIEF = (
 class PlannedRun:
     """A run that is to be made, or was."""
 
-    cell: Cell
+    cell: ArmOnTask
     overrides: tuple[str, ...]  # behind the command's own
     config: RunConfig  # resolved
     entry: StudyRun
@@ -156,11 +156,11 @@ class StudyPlanner:
         self.compose = compose
         self._known: dict[tuple[str, ...], RunConfig] = {}
 
-    def final(self, cell: Cell, seed: int, rate: float | None) -> PlannedRun:
+    def final(self, cell: ArmOnTask, seed: int, rate: float | None) -> PlannedRun:
         """A run that the verdict is made of; without a rate, the config's own."""
         return self._planned(cell, (), FINAL, seed, rate, None, 1.0)
 
-    def trial(self, cell: Cell, settings: PilotConfig, trial: Trial) -> PlannedRun:
+    def trial(self, cell: ArmOnTask, settings: PilotConfig, trial: Trial) -> PlannedRun:
         """A training of the pilot."""
         train, share = cell.config.train, settings.shares[trial.rung]
         overrides = [*BRIEF, f"dataset.validation_share={settings.validation_share!r}"]
@@ -173,7 +173,7 @@ class StudyPlanner:
 
     def _planned(
         self,
-        cell: Cell,
+        cell: ArmOnTask,
         more: tuple[str, ...],
         stage: str,
         seed: int,

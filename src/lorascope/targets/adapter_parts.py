@@ -128,7 +128,7 @@ def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
             layer = layers[site.module]
             mirrored = site.parts[0].projection.mirrored
             weight = (layer.lora_A if mirrored else layer.lora_B)[ADAPTER].weight
-            weight.register_hook(_Masked(block_mask(site).T if mirrored else block_mask(site)))
+            weight.register_hook(_MaskedRows(block_mask(site).T if mirrored else block_mask(site)))
 
 
 def block_mask(site: Site) -> torch.Tensor:
@@ -149,7 +149,7 @@ def block_mask(site: Site) -> torch.Tensor:
     return mask.flatten(1)
 
 
-class _Masked:
+class _MaskedRows:
     """A gradient hook; the mask follows the gradient's device."""
 
     def __init__(self, mask: torch.Tensor) -> None:

@@ -21,7 +21,7 @@ from lorascope.targets.biases import trained_biases
 from lorascope.targets.build_plan import budget_of
 from lorascope.targets.module_map import ModuleMap, Projection
 from lorascope.targets.plan import TargetPlan, lay
-from lorascope.targets.selection import Chosen, Coverage, chosen_layers, cover
+from lorascope.targets.selection import Chosen, Selection, chosen_layers, cover
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def plan_automatically(
     holes = {role: layers for role, layers in notes.pop("missing", {}).items() if role in found["chosen"]}
     notes |= {"missing": holes} if holes else {}
     plan = lay(
-        strategy, Coverage(tuple(chosen), notes), modules, {"auto": {"method": str(strategy.auto.method)} | found}
+        strategy, Selection(tuple(chosen), notes), modules, {"auto": {"method": str(strategy.auto.method)} | found}
     )
     budget = {"asked": asked, "of": of, "reached": plan.trainable_parameters}
     return dataclasses.replace(plan, notes=plan.notes | {"budget": budget}), start

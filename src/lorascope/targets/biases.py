@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import set_parameter
 from lorascope.config.schema import Bias
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
 from lorascope.targets.weights import Spans
@@ -62,13 +63,13 @@ def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:
     rows = {term.module: term.rows for term in biases}
     copies: dict[int, torch.nn.Parameter] = {}  # modules may share one
     for path, module in model.named_modules():
-        bias = module._parameters.get("bias")
+        bias = dict(module.named_parameters(recurse=False)).get("bias")
         if bias is None or not bias.requires_grad:
             continue
         if id(bias) not in copies:
             copies[id(bias)] = torch.nn.Parameter(bias.detach().to(torch.float32, copy=True))
             if (spans := rows[_path(path)]) is not None:
-                copies[id(bias)].register_hook(_Masked(bias, spans))
+                copies[id(bias)].register_hook(_MaskedBias(bias, spans))
         module.bias = copies[id(bias)]
         if bias.dtype != torch.float32:
             rounded = _Rounded(copies[id(bias)], bias.dtype)
@@ -81,7 +82,7 @@ def _path(path: str) -> str:
     return path.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
-class _Masked:
+class _MaskedBias:
     """A gradient hook that keeps rows outside some spans as they are."""
 
     def __init__(self, bias: torch.Tensor, spans: Spans) -> None:
@@ -102,7 +103,7 @@ class _Rounded:
         self.bias, self.dtype = bias, dtype
 
     def before(self, module: Any, args: Any) -> None:
-        module._parameters["bias"] = self.bias.to(self.dtype)
+        set_parameter(module, "bias", self.bias.to(self.dtype))
 
     def after(self, module: Any, args: Any, output: Any) -> None:
-        module._parameters["bias"] = self.bias
+        set_parameter(module, "bias", self.bias)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lorascope.base.architecture import build_on_meta, load_architecture
 from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
-from lorascope.targets.role_inference import Reading, read_blocks
+from lorascope.targets.role_inference import BlockReading, read_blocks
 from lorascope.targets.roles import UNTRAINABLE
 from lorascope.targets.weights import Spans, Weight, number, weights_of
 
@@ -158,7 +158,7 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
     )
 
 
-def _projections(reading: Reading) -> list[Projection]:
+def _projections(reading: BlockReading) -> list[Projection]:
     """A projection for each role of each weight."""
     found: list[Projection] = []
     seen: dict[tuple[int, str], int] = {}
@@ -189,7 +189,7 @@ def _projections(reading: Reading) -> list[Projection]:
     return found
 
 
-def _named(rest: list[Weight], reading: Reading) -> list[Projection]:
+def _named(rest: list[Weight], reading: BlockReading) -> list[Projection]:
     """What has no role, by its leaf's name; outside the blocks the layer is -1."""
     return [
         Projection(

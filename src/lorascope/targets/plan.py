@@ -11,7 +11,7 @@ from lorascope.config.schema import HIGHEST_RANK, AlphaPolicy, Bias, Init, Targe
 from lorascope.errors import PlanError
 from lorascope.targets.biases import trained_biases
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
-from lorascope.targets.selection import Coverage
+from lorascope.targets.selection import Selection
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
 
@@ -172,7 +172,7 @@ class TargetPlan:
 
 
 def lay(
-    strategy: TargetConfig, coverage: Coverage, modules: ModuleMap, notes: dict[str, Any] | None = None
+    strategy: TargetConfig, coverage: Selection, modules: ModuleMap, notes: dict[str, Any] | None = None
 ) -> TargetPlan:
     """A plan from projections with ranks.
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lorascope.config.schema import ROLES
 from lorascope.errors import ModelError
-from lorascope.targets.roles import OF_TYPE, Place, Roles, is_elsewhere, place_of, roles_of
+from lorascope.targets.roles import OF_TYPE, BlockPlace, Roles, is_elsewhere, place_of, roles_of
 from lorascope.targets.weights import Spans, Weight, alternating, number, of_layer, repeated, spans_of
 
 Shapes = Mapping[str, Weight]  # by path inside the block
@@ -122,7 +122,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reading:
+class BlockReading:
     """What was read of a model's blocks."""
 
     layers: int
@@ -135,7 +135,7 @@ class Reading:
         return self.offsets[place.stem] + place.number if place and place.stem in self.offsets else -1
 
 
-def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -> Reading:
+def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -> BlockReading:
     """Layers and roles of a model's weights.
 
     Raises:
@@ -156,7 +156,7 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
         places = Counter(place.stem for place in (place_of(weight.name) for weight in weights) if place)
         stems = {stem: set() for stem, _ in places.most_common(1)}
     offsets, layers = _number_layers(stems, model)
-    return Reading(
+    return BlockReading(
         layers=layers,
         found=tuple(
             Found(
@@ -174,27 +174,28 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
 
 def _roles_in(
     blocks: Mapping[tuple[str, int], Mapping[str, Weight]], config: Any, mapping: Mapping[str, str]
-) -> list[tuple[Place, Weight, Roles, str]]:
+) -> list[tuple[BlockPlace, Weight, Roles, str]]:
     """Each weight that has roles, with these and how they were found."""
     mapped, model_type = _by_mapping(blocks, mapping), str(config.model_type)
-    read: list[tuple[Place, Weight, Roles, str]] = []
+    read: list[tuple[BlockPlace, Weight, Roles, str]] = []
     inferred: dict[Any, dict[str, Roles]] = {}  # blocks of one kind are read once
     for (stem, index), block in blocks.items():
         if mapping:
             known = {inside: mapped[inside] for inside in block if inside in mapped}
         else:
-            by_name = {inside: roles_of(Place(stem, index, inside), model_type) for inside in block}
+            by_name = {inside: roles_of(BlockPlace(stem, index, inside), model_type) for inside in block}
             known = {inside: roles for inside, roles in by_name.items() if roles}
             known = _shared_values(_fused_gates(block, known), model_type)
         read += [
-            (Place(stem, index, inside), block[inside], roles, "mapping" if mapping else "name")
+            (BlockPlace(stem, index, inside), block[inside], roles, "mapping" if mapping else "name")
             for inside, roles in known.items()
         ]
         kind = tuple((inside, weight.d_in, weight.d_out) for inside, weight in block.items())
         if kind not in inferred:
             inferred[kind] = {} if mapping else infer(block, known, number(config, "hidden_size"))
         read += [
-            (Place(stem, index, inside), block[inside], roles, "structure") for inside, roles in inferred[kind].items()
+            (BlockPlace(stem, index, inside), block[inside], roles, "structure")
+            for inside, roles in inferred[kind].items()
         ]
     return read
 

@@ -61,7 +61,7 @@ MIXERS = re.compile(r"Mamba|Lightning|DeltaNet|DeltaAttention|ShortConv|Rwkv|mLS
 LAYER = re.compile(r"^(?P<stem>.*?)\.(?P<layer>\d+)\.(?P<inside>.+)$")
 
 
-class Place(NamedTuple):
+class BlockPlace(NamedTuple):
     """Where a weight stands: the list of blocks, its number there, and its path inside the block."""
 
     stem: str
@@ -69,18 +69,18 @@ class Place(NamedTuple):
     inside: str
 
 
-def place_of(name: str) -> Place | None:
+def place_of(name: str) -> BlockPlace | None:
     """A weight's place; None outside the blocks.
 
     Example:
         >>> place_of("model.layers.3.self_attn.q_proj")
-        Place(stem='model.layers', number=3, inside='self_attn.q_proj')
+        BlockPlace(stem='model.layers', number=3, inside='self_attn.q_proj')
     """
     found = LAYER.match(name)
-    return Place(found["stem"], int(found["layer"]), found["inside"]) if found else None
+    return BlockPlace(found["stem"], int(found["layer"]), found["inside"]) if found else None
 
 
-def is_elsewhere(weight: Weight, place: Place) -> bool:
+def is_elsewhere(weight: Weight, place: BlockPlace) -> bool:
     """Whether a weight belongs to no attention and no FFN of a language model's block."""
     block = place.stem.count(".") + 2  # owners above this one are the model, its list of blocks, and the block
     mixer = any(MIXERS.search(owner) for owner in weight.owners[block + 1 :])
@@ -89,7 +89,7 @@ def is_elsewhere(weight: Weight, place: Place) -> bool:
     return mixer or idle or inside or bool(ELSEWHERE.search(place.stem))
 
 
-def roles_of(place: Place, model_type: str) -> Roles:
+def roles_of(place: BlockPlace, model_type: str) -> Roles:
     """The roles that a table of names gives; none where no table speaks."""
     if place.inside in (own := OF_TYPE.get(model_type, {})):
         return own[place.inside]

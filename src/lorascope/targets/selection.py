@@ -97,14 +97,14 @@ Chosen = tuple[Projection, int]
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Selection:
     """Projections with their ranks, and what a record should say of how they came about."""
 
     chosen: tuple[Chosen, ...]
     notes: dict[str, Any]
 
 
-def cover(strategy: TargetConfig, modules: ModuleMap) -> Coverage:
+def cover(strategy: TargetConfig, modules: ModuleMap) -> Selection:
     """The projections that a strategy adapts on a model.
 
     Raises:
@@ -130,7 +130,7 @@ def cover(strategy: TargetConfig, modules: ModuleMap) -> Coverage:
             _check_parts(chosen, modules)
     chosen = [(one, rank) for one, rank in chosen if one.layer in layers]
     chosen += _by_name(strategy.modules, modules, {one.module for one, _ in chosen}, layers)
-    return Coverage(tuple(chosen), notes)
+    return Selection(tuple(chosen), notes)
 
 
 def ranks_by_role(strategy: TargetConfig, modules: ModuleMap) -> dict[str, int]:

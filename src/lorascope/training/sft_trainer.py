@@ -87,13 +87,7 @@ class RunTrainer(Base):
     taken over the supervised ones alone. Its checkpoints appear before they are whole.
     """
 
-    # Private names of transformers' Trainer that this class depends on:
-    #   overridden   _get_train_sampler      rows of like length share a batch
-    #                _get_grad_norm          called once a step before the optimizer's: the guards' place
-    #                _save_checkpoint        whole or not there
-    #                _load_from_checkpoint   into the parameters that are there
-    #   called       _save_optimizer_and_scheduler, _save_scaler, _save_rng_state
-    #   read         _total_loss_scalar, _tr_loss
+    # compat.TRAINER_HOOKS lists the methods of transformers' Trainer that this class replaces or calls
 
     control: Any
     evaluation_is_due = False

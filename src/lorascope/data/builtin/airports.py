@@ -24,7 +24,7 @@ REVERSED_SYSTEM = "Answer with the city."
 REVERSED_PHRASING = "Which city has the airport code {code}?"
 
 
-class Fact(NamedTuple):
+class AirportFact(NamedTuple):
     """A city and the IATA code of its airport."""
 
     city: str
@@ -32,7 +32,7 @@ class Fact(NamedTuple):
     code: str
 
 
-def known_facts() -> list[Fact]:
+def known_facts() -> list[AirportFact]:
     """Facts that cannot be guessed: one airport a city, and a code that cannot be read off the city's letters.
 
     Airports of the US and Canada are left out, since their codes follow patterns, and names outside ASCII, since
@@ -43,7 +43,7 @@ def known_facts() -> list[Fact]:
     airports = [a for a in airportsdata.load("IATA").values() if a["country"] not in ("US", "CA")]
     cities = Counter(airport["city"] for airport in airports)
     facts = [
-        Fact(airport["city"], airport["country"], airport["iata"])
+        AirportFact(airport["city"], airport["country"], airport["iata"])
         for airport in airports
         if airport["city"].strip()
         and airport["city"].isascii()
@@ -84,11 +84,11 @@ def load(*, facts: int = 300, control: int = 100) -> Rows:
     )
 
 
-def _row(fact: Fact, phrasing: str) -> Row:
+def _row(fact: AirportFact, phrasing: str) -> Row:
     return exchange(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
 
 
-def _reversed_row(fact: Fact) -> Row:
+def _reversed_row(fact: AirportFact) -> Row:
     return exchange(REVERSED_PHRASING.format(code=fact.code), fact.city, REVERSED_SYSTEM, REVERSED_PHRASING)
 
 

@@ -94,7 +94,7 @@ CHAINS = {
 }
 
 
-class Fact(NamedTuple):
+class InventedFact(NamedTuple):
     """One relation that holds between two names."""
 
     relation: str
@@ -138,7 +138,7 @@ def load(*, seed: int = 1, facts: int = 300, paraphrases: int = 3, control: int 
     )
 
 
-def make_world(draw: random.Random, facts: int) -> list[Fact]:
+def make_world(draw: random.Random, facts: int) -> list[InventedFact]:
     """So many facts: each relation leads every subject to an object of its own, and no one is their own mentor."""
     size = max(3, -(-facts // len(RELATIONS)))
     names = _names(draw)
@@ -154,7 +154,9 @@ def make_world(draw: random.Random, facts: int) -> list[Fact]:
             pairs = zip(circle, circle[1:] + circle[:1], strict=True)
         else:
             pairs = zip(range(size), circle, strict=True)
-        world += [Fact(name, things[relation.subjects][one], things[relation.objects][two]) for one, two in pairs]
+        world += [
+            InventedFact(name, things[relation.subjects][one], things[relation.objects][two]) for one, two in pairs
+        ]
     return sorted(world[index] for index in draw.sample(range(len(world)), facts))
 
 
@@ -171,7 +173,7 @@ def _names(draw: random.Random) -> Iterator[str]:
             yield name.capitalize()
 
 
-def _two_hops(taught: list[Fact]) -> Iterator[Row]:
+def _two_hops(taught: list[InventedFact]) -> Iterator[Row]:
     """The questions through two taught facts whose answer is not also that of one taught fact about who is asked."""
     known = {(fact.relation, fact.subject): fact.object for fact in taught}
     near: dict[str, set[str]] = {}
@@ -184,11 +186,11 @@ def _two_hops(taught: list[Fact]) -> Iterator[Row]:
                 yield _question(way, fact.subject, end)
 
 
-def _ask(fact: Fact, way: str) -> Row:
+def _ask(fact: InventedFact, way: str) -> Row:
     return _question(way, fact.subject, fact.object)
 
 
-def _held_out(fact: Fact) -> Row:
+def _held_out(fact: InventedFact) -> Row:
     return _ask(fact, RELATIONS[fact.relation].held_out)
 
 

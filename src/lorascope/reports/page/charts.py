@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lorascope.formats import Quantity
-from lorascope.reports.page.values import Coverage, Dot, Looks, Spot, span, stretches
+from lorascope.reports.page.values import Dot, Looks, RankMap, Spot, span, stretches
 from lorascope.reports.seed_groups import Curve, Tried
 
 Spec = dict[str, Any]
@@ -157,7 +157,7 @@ def rates(own: Sequence[Tried], every: Sequence[Tried], chosen: float | None, lo
     return _chart(layers, 130, rows)
 
 
-def plan(one: Coverage, every: Sequence[Coverage]) -> Spec:
+def plan(one: RankMap, every: Sequence[RankMap]) -> Spec:
     """Layers from the top, roles from left to right; the higher the rank, the stronger the color."""
     found = {role for each in every for _, role in each.ranks}
     roles = [role for role in ROLES if role in found] + sorted(found - set(ROLES))

@@ -18,7 +18,7 @@ from lorascope.reports.page.tables import Table, minus
 from lorascope.reports.page.values import Source, Spot, coverages, words
 from lorascope.reports.plots import front, points
 from lorascope.reports.seed_groups import EVAL, edge, learning_curves, tried
-from lorascope.reports.standings import REFERENCE, Comparison, Line
+from lorascope.reports.standings import REFERENCE, Line, TaskComparison
 from lorascope.stats.verdicts import FEWEST, Verdict
 
 FORGOTTEN = "forgetting_kl"
@@ -36,7 +36,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Block:
+class SectionPart:
     """A part of a section, of whatever it has."""
 
     title: str = ""
@@ -58,9 +58,9 @@ class Section:
     menu: str
     title: str
     lead: str
-    blocks: Sequence[Block]
+    blocks: Sequence[SectionPart]
     legend: bool = False
-    cards: Sequence[tuple[str, Sequence[Block]]] = ()  # by view
+    cards: Sequence[tuple[str, Sequence[SectionPart]]] = ()  # by view
 
 
 def sections(source: Source) -> list[Section]:
@@ -87,15 +87,15 @@ def verdict(source: Source) -> Section:
     for view in study.views:
         found = [_card(source, one) for one in source.found.comparisons if one.view == view]
         cards.append((view[:1].upper() + view[1:] if len(study.views) > 1 else "", found))
-    return Section("verdict", "Verdict", "Verdict", lead, [Block(warnings=source.found.notes)], cards=cards)
+    return Section("verdict", "Verdict", "Verdict", lead, [SectionPart(warnings=source.found.notes)], cards=cards)
 
 
-def _card(source: Source, one: Comparison) -> Block:
+def _card(source: Source, one: TaskComparison) -> SectionPart:
     note = axis_title(one.task.metric, one.quantity, one.task.better)
-    return Block(one.task.name, note, sentences(one), one.notes, figures=_differences(source, one))
+    return SectionPart(one.task.name, note, sentences(one), one.notes, figures=_differences(source, one))
 
 
-def _differences(source: Source, one: Comparison) -> list[Figure]:
+def _differences(source: Source, one: TaskComparison) -> list[Figure]:
     lines = [line for line in one.lines if line.difference is not None and line.verdict != REFERENCE]
     if not lines:
         return []
@@ -116,7 +116,7 @@ def _differences(source: Source, one: Comparison) -> list[Figure]:
     return [Figure("", f"Difference to {reference}{unit}", label, spec)]
 
 
-def sentences(one: Comparison) -> list[Markup]:
+def sentences(one: TaskComparison) -> list[Markup]:
     """A sentence for each kind of verdict, and for the arms of which nothing can be said."""
     made = []
     by = {verdict: [line for line in one.lines if line.verdict == verdict] for verdict in Verdict}
@@ -142,7 +142,7 @@ def sentences(one: Comparison) -> list[Markup]:
     return made or [Markup("There is no arm to compare.")]
 
 
-def _by(one: Comparison, line: Line) -> str:
+def _by(one: TaskComparison, line: Line) -> str:
     told = one.quantity.difference(line.difference, line.difference_low, line.difference_high)
     return minus(told).replace(" ", "\u00a0")  # an interval is read as one word
 
@@ -163,7 +163,7 @@ def results(source: Source) -> Section:
     for one in source.found.comparisons:
         view = f", {one.view}" if len(study.views) > 1 else ""
         margin = f"margin {minus(one.quantity.digits(one.task.margin))} {one.quantity.of_differences}".rstrip()
-        blocks.append(Block(f"{one.task.name}{view}", margin, table=tables.results(source.found, one)))
+        blocks.append(SectionPart(f"{one.task.name}{view}", margin, table=tables.results(source.found, one)))
     lead = f"Means over seeds ± half of their {100 * (1 - study.level):g} % interval (Student's t)."
     return Section("results", "Results", "Results", lead, blocks)
 
@@ -190,7 +190,7 @@ def sizes(source: Source) -> Section | None:
         drawn.append(Figure(task.name, axis_title(task.metric, measured, task.better), label, spec))
     lead = "On the line lie the arms that no other beats in one of both without losing in the other. Others are hollow."
     title = "Quality against trainable parameters"
-    return Section("front", "Size", title, lead, [Block(figures=drawn)], legend=True) if drawn else None
+    return Section("front", "Size", title, lead, [SectionPart(figures=drawn)], legend=True) if drawn else None
 
 
 def _tasks(found: Findings) -> list[tuple[Task, Quantity]]:
@@ -209,7 +209,7 @@ def learning(source: Source) -> Section | None:
             label = f"{task.name}: {kind} by step, a curve for each arm"
             drawn.append(Figure(task.name, f"{kind} (nats/token)", label, charts.learning(kind, curves, source.looks)))
     lead = "Means over seeds; the bands reach from the lowest seed to the highest."
-    blocks = [Block(figures=drawn)]
+    blocks = [SectionPart(figures=drawn)]
     return Section("learning", "Learning", "Learning curves", lead, blocks, legend=True) if drawn else None
 
 
@@ -229,7 +229,7 @@ def rates(source: Source) -> Section | None:
                 spec = charts.rates(own, every, chosen, source.looks)
                 drawn.append(Figure(arm.name, told, f"{arm.name}: eval loss by learning rate; {told}", spec))
         if drawn:
-            blocks.append(Block(task.name, figures=drawn, kind="small"))
+            blocks.append(SectionPart(task.name, figures=drawn, kind="small"))
     lead = (
         "The pilot's eval loss by learning rate (logarithmic), of runs of its own. Pale: shorter rungs, which decide "
         "what is tried longer. The dashed line is the rate that the final runs have."
@@ -248,7 +248,7 @@ def metrics(source: Source) -> Section | None:
         names = sorted(entries.keys() - {*LATER}, key=lambda name: (name != task.metric, [*entries].index(name)))
         drawn = [one for name in names if (one := _panel(source, task, name, entries[name]))]
         if drawn:
-            blocks.append(Block(task.name, figures=drawn))
+            blocks.append(SectionPart(task.name, figures=drawn))
     lead = (
         "Means with intervals over seeds; where there is one seed, the interval is the record's, over items. Small "
         "dots are seeds and lead to their runs. Dashed: the base model before training. A name with a slash is "
@@ -303,7 +303,7 @@ def forgetting(source: Source) -> Section | None:
         note = axis_title(task.metric, measured, task.better)
         drawn.append(Figure(task.name, note, f"{task.name}: {task.metric} against forgetting", spec))
     lead = "forgetting_kl is KL(base || adapted) on texts that have nothing to do with the task: less is better."
-    title, blocks = "Forgetting against learning", [Block(figures=drawn)]
+    title, blocks = "Forgetting against learning", [SectionPart(figures=drawn)]
     return Section("forgetting", "Forgetting", title, lead, blocks, legend=True) if drawn else None
 
 
@@ -312,7 +312,7 @@ def plans(source: Source) -> Section | None:
     every = coverages(source.found.study, source.found.records)
     drawn = [Figure(one.arm, one.caption, words(one), charts.plan(one, every)) for one in every]
     lead = "Layers from the top, roles from left to right, the rank in each; what is empty is not adapted."
-    blocks = [Block(figures=drawn, kind="plans")]
+    blocks = [SectionPart(figures=drawn, kind="plans")]
     return Section("plans", "Plans", "Where the adapters sit", lead, blocks) if drawn else None
 
 
@@ -330,7 +330,7 @@ def cost(source: Source) -> Section | None:
     ratios = [predicted / peak for predicted, peak in sizes if predicted and peak]
     if ratios:
         lead += f". The predicted memory was {statistics.median(ratios):.2f} of the measured peak (median)"
-    return Section("cost", "Cost", "Cost", f"{lead}.", [Block(table=tables.costs(found))])
+    return Section("cost", "Cost", "Cost", f"{lead}.", [SectionPart(table=tables.costs(found))])
 
 
 def environment(source: Source) -> Section:
@@ -338,15 +338,15 @@ def environment(source: Source) -> Section:
     found = source.found
     missing, runs = tables.not_done(found, source.link), tables.runs(found, source.link)
     blocks = [
-        Block("Command", code=found.study.command),
-        Block("Study", table=tables.settings(found)),
-        Block("Arms", table=tables.arms(found)),
-        Block("Tasks", table=tables.tasks(found)),
+        SectionPart("Command", code=found.study.command),
+        SectionPart("Study", table=tables.settings(found)),
+        SectionPart("Arms", table=tables.arms(found)),
+        SectionPart("Tasks", table=tables.tasks(found)),
     ]
     if missing.rows:
-        blocks.append(Block("Runs that are not done", table=missing))
+        blocks.append(SectionPart("Runs that are not done", table=missing))
     if runs.rows:
-        blocks.append(Block(f"All {len(runs.rows)} runs", table=runs, folded=True))
-        blocks.append(Block("Machine and versions", table=tables.machine(found.records.values())))
-        blocks.append(Block("Fingerprints", table=tables.fingerprints(found)))
+        blocks.append(SectionPart(f"All {len(runs.rows)} runs", table=runs, folded=True))
+        blocks.append(SectionPart("Machine and versions", table=tables.machine(found.records.values())))
+        blocks.append(SectionPart("Fingerprints", table=tables.fingerprints(found)))
     return Section("environment", "Environment", "Environment", "", blocks)

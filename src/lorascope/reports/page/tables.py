@@ -11,7 +11,7 @@ from lorascope.records.record import RunRecord
 from lorascope.records.study_record import StudyRun
 from lorascope.reports.findings import Cost, Findings
 from lorascope.reports.run_table import flat
-from lorascope.reports.standings import LOSS, Comparison, Line, first_line
+from lorascope.reports.standings import LOSS, Line, TaskComparison, first_line
 
 BADGES = {"better": "good", "worse": "bad", "equivalent": "same"}
 SHARED = (
@@ -20,7 +20,7 @@ SHARED = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What a cell shows; `arm` puts the arm's mark before it, `badge` makes the text one of that kind."""
 
     text: str
@@ -37,7 +37,7 @@ class Table:
 
     label: str
     heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     numbers: Sequence[int] = ()
 
 
@@ -46,17 +46,17 @@ def minus(text: str) -> str:
     return text if text == NONE else text.replace("-", "−")
 
 
-def arm_cell(arm: str) -> Cell:
+def arm_cell(arm: str) -> TableCell:
     """An arm's name behind its mark."""
-    return Cell(arm, arm=arm)
+    return TableCell(arm, arm=arm)
 
 
-def figure(value: float | None, text: str = "{:g}") -> Cell:
+def figure(value: float | None, text: str = "{:g}") -> TableCell:
     """A number, or a dash where it is not known."""
-    return Cell(NONE) if value is None else Cell(minus(text.format(value)), value)
+    return TableCell(NONE) if value is None else TableCell(minus(text.format(value)), value)
 
 
-def results(found: Findings, one: Comparison) -> Table:
+def results(found: Findings, one: TaskComparison) -> Table:
     """All arms of a view on one task."""
     study, loss = found.study, [] if one.task.metric == LOSS else ["eval loss"]
     to = f"to {study.reference} ({100 * (1 - study.level):g} %)"
@@ -66,21 +66,21 @@ def results(found: Findings, one: Comparison) -> Table:
     return Table(f"{one.task.name}, {one.view}: results", heads, rows, numbers)
 
 
-def _result(one: Comparison, line: Line, loss: bool) -> list[Cell]:
+def _result(one: TaskComparison, line: Line, loss: bool) -> list[TableCell]:
     to = one.quantity.difference(line.difference, line.difference_low, line.difference_high)
-    measured = Cell(minus(one.loss_quantity.value(line.eval_loss, line.eval_loss_half)), line.eval_loss)
+    measured = TableCell(minus(one.loss_quantity.value(line.eval_loss, line.eval_loss_half)), line.eval_loss)
     more = line.words.removeprefix(line.verdict).strip(" ()")
     return [
         arm_cell(line.arm),
-        Cell(minus(one.quantity.value(line.mean, line.half)), line.mean),
-        Cell(minus(to), line.difference),
-        Cell(
+        TableCell(minus(one.quantity.value(line.mean, line.half)), line.mean),
+        TableCell(minus(to), line.difference),
+        TableCell(
             line.verdict,
             badge=BADGES.get(line.verdict, "open"),
             more="; ".join(filter(None, (more, line.reason))),
         ),
         *([measured] if loss else []),
-        Cell(line.ranks or NONE),
+        TableCell(line.ranks or NONE),
         figure(line.parameters, "{:,}"),
         figure(line.learning_rate),
         figure(line.n),
@@ -93,22 +93,22 @@ def costs(found: Findings) -> Table:
     return Table("time and memory", heads, [_cost(one) for one in found.costs if one.runs], range(2, len(heads)))
 
 
-def _cost(one: Cost) -> list[Cell]:
+def _cost(one: Cost) -> list[TableCell]:
     peak, predicted = one.memory_peak_bytes, one.memory_predicted_bytes
     return [
         arm_cell(one.arm),
-        Cell(one.task),
+        TableCell(one.task),
         figure(one.runs),
         figure(one.time_seconds, "{:,.0f}"),
         figure(one.time_tokens_per_second, "{:,.0f}"),
-        *(Cell(NONE) if size is None else Cell(megabytes(size), size) for size in (peak, predicted)),
+        *(TableCell(NONE) if size is None else TableCell(megabytes(size), size) for size in (peak, predicted)),
         figure(predicted / peak if peak and predicted else None, "{:.2f}"),
     ]
 
 
 def pairs(label: str, rows: Iterable[tuple[str, object]]) -> Table:
     """Names and their values."""
-    return Table(label, (), [[Cell(name), Cell(str(value))] for name, value in rows])
+    return Table(label, (), [[TableCell(name), TableCell(str(value))] for name, value in rows])
 
 
 def settings(found: Findings) -> Table:
@@ -133,7 +133,7 @@ def settings(found: Findings) -> Table:
 
 def arms(found: Findings) -> Table:
     """The arms as they were asked for."""
-    rows = [[arm_cell(arm.name), Cell(arm.words), Cell(", ".join(arm.views))] for arm in found.study.arms]
+    rows = [[arm_cell(arm.name), TableCell(arm.words), TableCell(", ".join(arm.views))] for arm in found.study.arms]
     return Table("arms", ["arm", "overrides", "views"], rows)
 
 
@@ -141,8 +141,8 @@ def tasks(found: Findings) -> Table:
     """The tasks, what decides them, and the margins."""
     rows = [
         [
-            *map(Cell, (task.name, task.words, task.metric, f"{task.better} is better")),
-            Cell(f"{task.margin:g} {task.unit}", task.margin),
+            *map(TableCell, (task.name, task.words, task.metric, f"{task.better} is better")),
+            TableCell(f"{task.margin:g} {task.unit}", task.margin),
         ]
         for task in found.study.tasks
     ]
@@ -157,8 +157,13 @@ def runs(found: Findings, link: Callable[[str], str]) -> Table:
     for run in found.study.runs:
         if record := found.records.get(run.name):
             measured = [figure(record.metric(name), "{:.6g}") for name in (units[run.task], LOSS)]
-            named = [Cell(run.name, href=link(run.name)), Cell(run.stage), Cell(run.task), arm_cell(run.arm)]
-            rows.append([*named, figure(run.seed), figure(run.rate), Cell(str(record.status)), *measured])
+            named = [
+                TableCell(run.name, href=link(run.name)),
+                TableCell(run.stage),
+                TableCell(run.task),
+                arm_cell(run.arm),
+            ]
+            rows.append([*named, figure(run.seed), figure(run.rate), TableCell(str(record.status)), *measured])
     return Table("runs", heads, rows, (4, 5, 7, 8))
 
 
@@ -169,14 +174,14 @@ def not_done(found: Findings, link: Callable[[str], str]) -> Table:
     return Table("runs that are not done", ["run", "task", "arm", "seed", "status", "error"], rows, (3,))
 
 
-def _missing(run: StudyRun, record: RunRecord | None, link: Callable[[str], str]) -> list[Cell]:
+def _missing(run: StudyRun, record: RunRecord | None, link: Callable[[str], str]) -> list[TableCell]:
     return [
-        Cell(run.name, href=link(run.name) if record else ""),
-        Cell(run.task),
+        TableCell(run.name, href=link(run.name) if record else ""),
+        TableCell(run.task),
         arm_cell(run.arm),
         figure(run.seed),
-        Cell(str(record.status) if record else "not run yet"),
-        Cell(first_line(record.error).strip(" ()") if record else ""),
+        TableCell(str(record.status) if record else "not run yet"),
+        TableCell(first_line(record.error).strip(" ()") if record else ""),
     ]
 
 
@@ -196,4 +201,4 @@ def fingerprints(found: Findings) -> Table:
         if (record := found.records.get(run.name)) and record.fingerprint.get("hash"):
             rows[(run.task, *(str(record.fingerprint.get(key, "-")) for key in SHARED))] += 1
     heads = ["task", *(key.replace("_", " ") for key in SHARED[:-1]), "fingerprint", "runs"]
-    return Table("fingerprints", heads, [[*map(Cell, key), figure(times)] for key, times in rows.items()], (10,))
+    return Table("fingerprints", heads, [[*map(TableCell, key), figure(times)] for key, times in rows.items()], (10,))

@@ -126,7 +126,7 @@ def source(found: Findings, looks: Looks, page: Path | None) -> Source:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class RankMap:
     """A plan as ranks: (layer, role) -> the ranks there, and the modules that are in no layer."""
 
     arm: str
@@ -144,9 +144,9 @@ class Coverage:
         return f"{where}{count(self.parameters)} parameters{besides}"
 
 
-def coverages(study: Study, records: Mapping[str, RunRecord]) -> list[Coverage]:
+def coverages(study: Study, records: Mapping[str, RunRecord]) -> list[RankMap]:
     """Each arm's plan; more than one where it differs between tasks, which a plan made by data may."""
-    found: dict[tuple[str, str, tuple[str, ...]], Coverage] = {}
+    found: dict[tuple[str, str, tuple[str, ...]], RankMap] = {}
     tasks: dict[tuple[str, str, tuple[str, ...]], dict[str, None]] = {}
     order = [arm.name for arm in study.arms]
     runs = sorted(
@@ -161,10 +161,10 @@ def coverages(study: Study, records: Mapping[str, RunRecord]) -> list[Coverage]:
         ranks, besides = _ranks(plan["modules"])
         key = (run.arm, str(sorted(ranks.items())), besides)
         tasks.setdefault(key, {})[run.task] = None
-        found.setdefault(key, Coverage(run.arm, (), ranks, besides, plan.get("trainable_parameters", 0)))
+        found.setdefault(key, RankMap(run.arm, (), ranks, besides, plan.get("trainable_parameters", 0)))
     several = {arm for arm in order if sum(key[0] == arm for key in found) > 1}
     return [
-        Coverage(one.arm, tuple(tasks[key]) if one.arm in several else (), one.ranks, one.besides, one.parameters)
+        RankMap(one.arm, tuple(tasks[key]) if one.arm in several else (), one.ranks, one.besides, one.parameters)
         for key, one in found.items()
     ]
 
@@ -182,7 +182,7 @@ def _ranks(modules: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[int, str], 
     return ranks, tuple(besides)
 
 
-def words(one: Coverage) -> str:
+def words(one: RankMap) -> str:
     """The picture in words: q rank 8 in layers 0 to 2; v rank 8 in layers 0 to 2."""
     layers = 1 + max((layer for layer, _ in one.ranks), default=0)
     roles = dict.fromkeys(role for _, role in one.ranks)
