@@ -198,10 +198,12 @@ def package(name: str, *, prevents: bool | None = None, trial: Callable[[], str]
         found = version(name)
     except PackageNotFoundError:
         return Check(name, "problem", "is not installed", install, prevents)
+    from packaging.utils import canonicalize_name
+
     began = time.monotonic()
     try:
-        # a package's module need not be its namesake: scikit-learn has sklearn
-        modules = sorted(module for module, those in _distributions().items() if name in those)
+        # a package's module need not be its namesake (scikit-learn has sklearn), nor its metadata spell it as we do (Jinja2)
+        modules = sorted(module for module, those in _distributions().items() if name in map(canonicalize_name, those))
         plain = name.replace("-", "_")
         module = importlib.import_module(plain if plain in modules else modules[0])
         getattr(module, PARTS.get(name, "__name__"))
