@@ -202,7 +202,7 @@ def package(name: str, *, prevents: bool | None = None, trial: Callable[[], str]
 
     began = time.monotonic()
     try:
-        # a package's module need not be its namesake (scikit-learn has sklearn), nor its metadata spell it as we do (Jinja2)
+        # its module need not be its namesake (scikit-learn has sklearn), nor its metadata spell it as we do (Jinja2)
         modules = sorted(module for module, those in _distributions().items() if name in map(canonicalize_name, those))
         plain = name.replace("-", "_")
         module = importlib.import_module(plain if plain in modules else modules[0])
