@@ -71,7 +71,7 @@ POINT = """(() => {
   const point = points.filter((one) => one.__data__.mark.marktype === "symbol").at(-2);
   return point && { at: middle(point), value: String(point.__data__.datum.mean) };
 })()"""
-TIP = "document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
+TIP = "(document.querySelector('#vg-tooltip-element.visible')?.textContent ?? '')"
 MARKS = "dotsOf(document.querySelector('#front .chart')).filter((one) => one.__data__.datum.arm === arm).length"
 ENTRY = (
     """(() => {
