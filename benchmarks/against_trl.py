@@ -20,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lorascope.compose import compose
+from lorascope.config.resolution import resolve
 from processes import Files, Finished, export_rows, forget_answers, in_turns, run, shared_environment, summary
 
 STRATEGIES = {
@@ -31,7 +33,8 @@ STRATEGIES = {
 DIFFER = """\
   what differs by default         lorascope                          trl sft --use_peft
   adapter                         q, v at rank 8, alpha 16           q, v at rank 16, alpha 32 (PEFT's choice)
-  base in                         bfloat16                           float32, autocast to bfloat16
+  base in                         bfloat16, or float32 where the     float32, autocast to bfloat16
+                                  machine has no instructions for it
   learning rate                   1e-3, cosine, 5 % warm-up          2e-5, linear
   checkpointing on a CPU          no                                 yes
   measured                        base and adapter: eval loss,       nothing
@@ -48,6 +51,9 @@ class Bench:
         self.files: Files = export_rows(options.dataset, options.eval_rows, folder / "rows")
         self.environment = shared_environment(folder / "cache", options.threads)
         self.count = 0
+        # what lorascope computes in here: bfloat16 where the machine has instructions for it, else float32
+        self.dtype = str(resolve(compose(["device=cpu"])).model.dtype)
+        print(f"both compute in {self.dtype}")
 
     @property
     def logged(self) -> int:
@@ -85,7 +91,7 @@ class Bench:
         ]  # fmt: skip
         if same:
             words += [
-                "--dtype", "bfloat16", "--bf16", options.autocast, "--gradient_checkpointing", "false",
+                "--dtype", self.dtype, "--bf16", options.autocast, "--gradient_checkpointing", "false",
                 "--max_length", "512", "--learning_rate", "1e-3", "--lr_scheduler_type", "cosine", "--warmup_steps",
                 "0.05", "--seed", str(seed), "--data_seed", str(seed), "--report_to", "none", "--save_strategy", "no",
                 "--dataloader_pin_memory", "false", "--eval_strategy", "steps", "--eval_steps", str(options.steps),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lorascope.compose import compose
 from lorascope.compose import config_dir as shipped_configs
 from lorascope.config.schema import ModelConfig
-from lorascope.targets.module_map import inspect_model
+from lorascope.targets.module_map import inspect_model, read_model
 from lorascope.targets.roles import group_of
 
 if TYPE_CHECKING:
@@ -109,23 +109,21 @@ def list_trainable_modules(model_name: str) -> dict[str, list[str]]:
 
 
 def create_attention_lora_config(rank: int = 8, alpha: float = 16, model_name: str | None = None) -> LoraConfig:
-    """PEFT's config for an adapter on every attention projection.
+    """PEFT's config for an adapter on every attention projection; fused ones are adapted as a whole.
 
     Args:
         rank: of every module.
         alpha: scale is alpha / rank.
-        model_name: a preset's name, hub id or folder, to take the names of; without it those of LLaMA, Mistral,
-            Qwen and their like: q_proj, k_proj, v_proj, o_proj.
-    """
-    from peft import LoraConfig
+        model_name: a preset's name, hub id or folder; by default the names of LLaMA, Mistral, Qwen and their like.
 
-    if rank < 1:
-        raise ValueError(f"rank: {rank} is not a rank; take a whole number from 1 up")
-    leaves = [f"{role}_proj" for role in "qkvo"]
-    if model_name is not None:
-        paths = list_trainable_modules(model_name)["attention"]
-        # parent and leaf, since GPT-2 calls a projection of its FFN c_proj as well
-        leaves = list(dict.fromkeys(".".join(path.split(".")[-2:]) for path in paths))
-    return LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.05, target_modules=leaves, bias="none", task_type="CAUSAL_LM"
-    )
+    Raises:
+        LorascopeError: when the model cannot be found or read, or rank or alpha cannot be.
+    """
+    from lorascope.targets.attach import lora_config
+    from lorascope.targets.build_plan import plan_targets
+    from lorascope.targets.weights import weights_of
+
+    modules, model = read_model(model_config(model_name or "smollm2"))
+    ranks = f"target.ranks={{q: null, v: null, attention: {rank}}}"
+    target = compose(["target=attention", ranks, f"target.alpha={alpha}", "target.fused=native"]).target
+    return lora_config(plan_targets(target, modules), [weight.name for weight in weights_of(model)])

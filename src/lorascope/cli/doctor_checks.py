@@ -203,7 +203,9 @@ def package(name: str, *, prevents: bool | None = None, trial: Callable[[], str]
     began = time.monotonic()
     try:
         # its module need not be its namesake (scikit-learn has sklearn), nor its metadata spell it as we do (Jinja2)
-        modules = sorted(module for module, those in _distributions().items() if name in map(canonicalize_name, those))
+        modules = sorted(
+            one for one, those in _distributions().items() if canonicalize_name(name) in map(canonicalize_name, those)
+        )
         plain = name.replace("-", "_")
         module = importlib.import_module(plain if plain in modules else modules[0])
         getattr(module, PARTS.get(name, "__name__"))

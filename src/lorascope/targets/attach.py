@@ -35,8 +35,6 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     from peft import get_peft_model
 
     config = lora_config(plan, [weight.name for weight in weights_of(base)], _taken_for_experts(base, plan))
-    # GPT-2's Conv1D keeps its weight transposed; PEFT would find out by itself, and warn
-    config.fan_in_fan_out = any(part.projection.transposed for part in plan.modules if part.projection.experts == 1)
     with warnings.catch_warnings():
         # PEFT looks for the patterns' names among modules alone; `verify` looks at what was built
         warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys did not match")
@@ -110,6 +108,8 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
         eva_config=EvaConfig(rho=1.0) if plan.init is Init.eva else None,  # the plan has decided the ranks
         lora_dropout=plan.lora_dropout,
         bias=str(plan.bias),
+        # GPT-2's Conv1D keeps its weight transposed; PEFT would find out by itself, and warn
+        fan_in_fan_out=any(part.projection.transposed for part in plan.modules if part.projection.experts == 1),
         task_type="CAUSAL_LM",
         target_modules=sorted({said[name] for name in said if name not in stacks}),
         target_parameters=sorted(said[name] for name in stacks) or None,
