@@ -43,7 +43,7 @@ def test_lists_make_every_combination_and_brackets_are_left_alone():
         (["target=q_v", "target.ranks.q=4", "model=phi3_mini"], "are parts of one module"),
         (["target=q_v", "target.ranks.gate=4", "model=phi2"], "role 'gate' is absent"),
         (["target=peft_default", "model=phi3_mini"], "PEFT has no default for the model type 'phi3'"),
-        (["target=peft_default", "target.ranks.q=4"], "set together with target.peft_default"),
+        (["target=peft_default", "target.ranks.q=4"], "cannot be combined with target.peft_default"),
     ],
 )
 def test_what_cannot_be_planned_is_one_message(words, says, capsys):

@@ -171,9 +171,9 @@ def test_bad_rows_are_counted_and_left_out_when_asked(tmp_path):
         (["dataset=file"], "dataset.path: no data is named"),
         (["dataset=hub"], "dataset.path: no data is named"),
         (["dataset=airports", "dataset.path=x.jsonl"], "takes no path"),
-        (["dataset=file", "dataset.path=x", "dataset.eval_share=1"], "1.0 is no share"),
+        (["dataset=file", "dataset.path=x", "dataset.eval_share=1"], "must be between 0 and 1 (got 1.0)"),
         (["dataset=file", "dataset.path=x", "dataset.columns={question: q}"], "dataset.columns.question"),
-        (["dataset=file", "dataset.path=x", "dataset.on_bad_row=drop"], "'drop' is not one of error, skip"),
+        (["dataset=file", "dataset.path=x", "dataset.on_bad_row=drop"], "must be one of error, skip (got 'drop')"),
         (["dataset=file", "dataset.path=x", "dataset.options.facts=3"], "has no options"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 import traceback
 import typing
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import yaml
@@ -32,8 +33,8 @@ HELP = "All settings and their values: python train.py --help"
 WORDS = (
     (
         r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'",
-        "{0}", "names several values, and one run takes one.",
-        "Add -m for a run with each; a list is [a,b], and a text with commas goes in quotes.",
+        "{0}", "must be one value for one run (got several).",
+        "Add -m to run each of them. A list is [a,b]; quote a text that has commas.",
     ),
     (r"already at '(.+)'", "+{0}", "the config has this setting.", "Write it without the +: {0}=VALUE"),
     (r"^(\S+) appears more than once", "+{0}", "is chosen twice.", "Write it without the +: {0}=CHOICE"),
@@ -52,6 +53,11 @@ VALUE = re.compile(
     r"[Vv]alue ('.*') of type|[Vv]alue ('.*'), expected|[Vv]alue (.*) \(\w+\) is not|[Vv]alue ('.*') (?:could|is)"
     r"|to string: (.*)$|assigned: (\w+) is"
 )
+
+EXAMPLES = {
+    "a whole number": "8", "a number": "0.1", "true or false": "true", "text": "name", "a number or a name": "10M",
+    "a dictionary": "'{name: value}'", "a list": "[one,two]",
+}  # fmt: skip
 
 
 def composing(error: BaseException) -> bool:
@@ -72,7 +78,7 @@ def explain(error: Exception, words: Sequence[str] | None = None) -> ConfigError
     """
     words = sys.argv[1:] if words is None else words
     found = _explain(error, words)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         key = word.lstrip("+~-").partition("=")[0]
         if re.match(rf"[+~]*{re.escape(key)}(=|$|: | )", found.place) and (remedy := hint(word, following)):
             return ConfigError(found.place, found.what, remedy)
@@ -103,22 +109,24 @@ def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:
         what = getattr(error, "problem", None) or head
         return ConfigError(
             f"{file}, line {mark.line + 1}" if mark else file,
-            f"is not YAML that is read: {what}.",
-            "Mend the file; what holds : # { } [ ] or $ goes in quotes.",
+            f"is not valid YAML: {what}.",
+            "Quote values that contain : # { } [ ] or $.",
         )
     if isinstance(error, UnicodeDecodeError):
         what = f"byte {error.object[error.start]:#04x} is not UTF-8."
-        return ConfigError(file, what, "Write the file anew as UTF-8.")
+        return ConfigError(file, what, "Save the file as UTF-8.")
     if isinstance(error, RecursionError):
-        return ConfigError(file or word or "config", "is nested without end.", "Look for a name that leads to itself.")
+        return ConfigError(file or word or "config", "is nested too deeply.", "Look for a name that refers to itself.")
     if "Config group override must be" in head:
         group = word.partition("=")[0].lstrip("+")
         known = f"There are: {', '.join(choices_of(group))}." if group in known_groups() else "Write GROUP=CHOICE."
-        return ConfigError(word, "names no choice.", known)
+        return ConfigError(word, "must name a choice.", known)
     if "Invalid loaded object type" in head:
-        return ConfigError(file, "holds no settings.", "Write them as NAME: VALUE, one a line.")
+        return ConfigError(file, "has no settings.", "Write them as NAME: VALUE, one per line.")
     what = getattr(error, "strerror", None) or head.rstrip(".")
-    return ConfigError(file[:200] or word or "config", f"cannot be read: {what}.", "Mend the file." if file else HELP)
+    return ConfigError(
+        file[:200] or word or "config", f"cannot be read: {what}.", "Correct the file." if file else HELP
+    )
 
 
 def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> ConfigError:
@@ -132,13 +140,13 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
         return ConfigError(f"{file}{key}", "must be given.", f"Add {key}=VALUE.")
     what = re.sub(r"\s+", " ", (cause.msg or str(cause)).splitlines()[0]).rstrip(".")
     if isinstance(cause, InterpolationResolutionError | GrammarParseError):
-        return ConfigError(f"{file}{key}", f"{what}.", "Mend the ${…}.")
+        return ConfigError(f"{file}{key}", f"{what}.", "Correct the ${…}.")
     if isinstance(cause, KeyValidationError):
-        return ConfigError(f"{file}{key}".removesuffix(": "), f"{what}.", "Names are text: put this one in quotes.")
+        return ConfigError(f"{file}{key}".removesuffix(": "), f"{what}.", "Names must be text: put this one in quotes.")
     if "Cannot merge DictConfig with ListConfig" in what and not key:  # a file's; which setting, it does not tell
-        what = "holds a list where settings with names go, or names where a list goes"
+        what = "a list stands where names are expected, or names where a list is expected"
     if override.startswith("~"):
-        return ConfigError(override, "every run needs it.", "Give it another value instead.")
+        return ConfigError(override, "cannot be deleted: every run needs it.", "Set another value instead.")
     if found := re.search(r"is not a subclass of (\w+)", what):
         key = key or _place_of(RunConfig, found[1])
     if _is_group(key):
@@ -151,7 +159,11 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
     value = VALUE.search(what)
     given = override.partition("=")[2] or "this"
     told = next(filter(None, value.groups()), "''") if value else "null" if "Optional" in what else given
-    return ConfigError(f"{file}{key}", f"{told} is not {wanted}.", f"It takes {wanted}.")
+    default = _default(key)
+    if wanted in ("a whole number", "a number") and default is not None:
+        return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", f"The default is {default}.")
+    example = EXAMPLES.get(wanted) or wanted.removeprefix("one of ").partition(",")[0]
+    return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", f"For example {key}={example}.")
 
 
 def _explain_words(error: Exception, file: str) -> ConfigError:
@@ -212,6 +224,14 @@ def _quoted_override(text: str, words: Sequence[str]) -> str:
     return full or key
 
 
+def _default(key: str) -> Any:
+    """A setting's default in the schema; None where it has none."""
+    value: Any = RunConfig()
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
 def _wanted(key: str) -> str:
     """What kind of value a setting takes, from the schema."""
     schema: Any = RunConfig
@@ -229,9 +249,9 @@ def _wanted(key: str) -> str:
         str: "text",
     }
     if typing.get_origin(schema) is dict:
-        return "settings in braces: {name: value}"
+        return "a dictionary"
     if typing.get_origin(schema) is list:
-        return "a list of words: [one, two]"
+        return "a list"
     kinds = [schema, *getattr(schema, "__args__", ())]
     if int in kinds and str in kinds:
         return "a number or a name"

@@ -60,31 +60,28 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
     yield from _train_problems(config.train)
     yield from _model_problems(config.model)
     yield from _dataset_problems(config.dataset)
-    if not 0 <= config.seed < 2**32:
-        yield ConfigError("seed", f"{config.seed} is not a seed.", "Take a whole number from 0 to 4294967295.")
-    if strange := [tag for tag in config.logger.tags if not isinstance(tag, str)]:
-        yield ConfigError("logger.tags", f"{strange[0]} is no tag.", "A tag is a word: logger.tags=[one,two]")
+    yield from _must("seed", config.seed, 0 <= config.seed < 2**32, "be from 0 to 4294967295", "For example seed=0.")
+    for tag in config.logger.tags:
+        yield from _must("logger.tags", tag, isinstance(tag, str), "be words", "For example logger.tags=[one,two].")
     runs_dir = os.path.expanduser(config.runs_dir)
     if not runs_dir.strip() or "\0" in runs_dir or runs_dir.startswith("~"):
-        yield ConfigError("runs_dir", "names no folder.", "Name a folder for the runs: runs_dir=runs")
-    if config.logger.wandb.mode not in WANDB_MODES:
-        modes = ", ".join(WANDB_MODES)
-        yield ConfigError("logger.wandb.mode", f"'{config.logger.wandb.mode}' is not a mode.", f"Take one of: {modes}.")
+        yield ConfigError("runs_dir", f"must be a folder (got '{config.runs_dir}').", "For example runs_dir=runs.")
+    mode, modes = config.logger.wandb.mode, ", ".join(WANDB_MODES)
+    yield from _must(
+        "logger.wandb.mode", f"'{mode}'", mode in WANDB_MODES, f"be one of {modes}", "The default is auto."
+    )
 
 
 def _dataset_problems(dataset: DatasetConfig) -> Iterator[ConfigError]:
-    if not 0 < dataset.eval_share < 1:
-        share = dataset.eval_share
-        yield ConfigError("dataset.eval_share", f"{share} is no share of the rows.", "Take a number between 0 and 1.")
+    yield from _share("dataset.eval_share", dataset.eval_share)
     if dataset.validation_share is not None:
-        if not 0 < dataset.validation_share < 1:
-            what = f"{dataset.validation_share} is no share of the rows."
-            yield ConfigError("dataset.validation_share", what, "Take a number between 0 and 1.")
+        yield from _share("dataset.validation_share", dataset.validation_share)
         if dataset.streaming:
-            what = "rows that are streamed cannot be divided again."
-            yield ConfigError("dataset.validation_share", what, "Leave one out: dataset.streaming=false")
+            yield _clash(
+                "dataset.validation_share", "dataset.streaming, which reads rows once", "dataset.streaming=false"
+            )
     for key in ("max_train_samples", "max_eval_samples"):
-        yield from _at_least(f"dataset.{key}", getattr(dataset, key), 1, "leave it out for all rows")
+        yield from _count(f"dataset.{key}", getattr(dataset, key), 1, "Leave it out for all rows.")
 
 
 def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
@@ -96,122 +93,106 @@ def _target_problems(target: TargetConfig) -> Iterator[ConfigError]:
     }
     set_together = [key for key, is_set in chosen.items() if is_set]
     if len(set_together) > 1:
-        yield ConfigError(
-            set_together[0],
-            f"set together with {' and '.join(set_together[1:])}.",
-            "Name roles, or leave the choice to PEFT or to the weights: one of the three.",
-        )
+        yield _clash(set_together[0], " and ".join(set_together[1:]), "one of the three")
     if not set_together and not target.modules:
-        yield ConfigError(
-            "target.ranks",
-            "no role has a rank, so nothing would be trained.",
-            "Give at least one role or group a rank: target.ranks.q=8",
-        )
-    if target.peft_default is not None:
-        yield from _at_least("target.peft_default", target.peft_default, 1, "the rank of every module")
+        what = "must give at least one role a rank, or nothing would be trained."
+        yield ConfigError("target.ranks", what, "For example target.ranks.q=8.")
+    yield from _count("target.peft_default", target.peft_default, 1, "It is the rank of every module.")
     yield from _auto_problems(target)
-    for name, rank in target.modules.items():
-        if not isinstance(rank, int) or not 1 <= rank <= HIGHEST_RANK:
-            remedy = f"A rank is a whole number from 1 to {HIGHEST_RANK}."
-            yield ConfigError(f"target.modules.{name}", f"{rank} is not a rank.", remedy)
+    for key, ranks in (("target.modules", target.modules), ("target.ranks", given)):
+        for name, rank in ranks.items():
+            well = isinstance(rank, int) and 1 <= rank <= HIGHEST_RANK
+            remedy = "Leave it out (null) to adapt nothing there."
+            yield from _must(f"{key}.{name}", rank, well, f"be a whole number from 1 to {HIGHEST_RANK}", remedy)
     if target.budget is not None and amount(target.budget) == 0:
-        yield ConfigError("target.budget", "0 parameters train nothing.", "Take 10M, 500k, or a strategy's name.")
+        remedy = "For example 10M, 500k, or the name of a strategy."
+        yield ConfigError("target.budget", f"must be > 0 (got {target.budget}).", remedy)
     if target.dora and target.init is not Init.lora:
-        yield ConfigError(
-            "target.dora",
-            f"set together with target.init={target.init}.",
-            "Compare one change at a time: leave one out.",
-        )
-    for role, rank in given.items():
-        if not 1 <= rank <= HIGHEST_RANK:
-            yield ConfigError(
-                f"target.ranks.{role}",
-                f"{rank} is not a rank.",
-                f"A rank is a whole number from 1 up to {HIGHEST_RANK}; leave the role out (null) to skip it.",
-            )
-    if not (math.isfinite(target.alpha) and target.alpha > 0):
-        yield ConfigError("target.alpha", f"{target.alpha} scales nothing.", "Take a number above 0; 16 is usual.")
-    if not 0 <= target.lora_dropout < 1:
-        yield ConfigError(
-            "target.lora_dropout", f"{target.lora_dropout} is not a probability below 1.", "Take 0 to 0.99."
-        )
+        yield _clash("target.dora", f"target.init={target.init}", "one, to compare one change at a time")
+    yield from _must("target.alpha", target.alpha, _above(target.alpha, 0), "be > 0", "16 is usual.")
+    dropout = target.lora_dropout
+    yield from _must("target.lora_dropout", dropout, 0 <= dropout < 1, "be in [0, 1)", "0.05 is usual.")
 
 
 def _auto_problems(target: TargetConfig) -> Iterator[ConfigError]:
     auto = target.auto
     if auto.method is None:
         return
+    here = f"target.auto.method={auto.method}"
     if target.budget is None:
-        yield ConfigError(
-            "target.budget", f"auto.method={auto.method} needs one.", "Take 10M, or another strategy's: budget: qv_ffn"
-        )
+        yield ConfigError("target.budget", f"must be given with {here}.", "For example 10M, or budget: qv_ffn.")
     if target.modules:
-        yield ConfigError("target.modules", f"set together with target.auto.method={auto.method}.", "Leave one out.")
-    if target.init is not Init.lora and target.init is not Init.eva:
-        yield ConfigError(f"target.init={target.init}", "set together with target.auto.method.", "Leave one out.")
+        yield _clash("target.modules", here)
+    if target.init not in (Init.lora, Init.eva):
+        yield _clash(f"target.init={target.init}", here)
     if target.dora and auto.method is Auto.eva:
-        yield ConfigError("target.dora", "set together with target.auto.method=eva.", "Leave one out.")
-    yield from _at_least("target.auto.types", auto.types, 1, "module types that plop adapts")
-    yield from _at_least("target.auto.prompts", auto.prompts, 1, "prompts that plop and eva read")
-    if not 0 < auto.share <= 1:
-        yield ConfigError("target.auto.share", f"{auto.share} is no share of the modules.", "Take 0.2, or up to 1.")
+        yield _clash("target.dora", here)
+    yield from _count("target.auto.types", auto.types, 1, "It is the number of module types that plop adapts.")
+    yield from _count("target.auto.prompts", auto.prompts, 1, "It is the number of prompts that plop and eva read.")
+    yield from _must("target.auto.share", auto.share, 0 < auto.share <= 1, "be in (0, 1]", "0.2 is usual.")
 
 
 def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:
-    if not (math.isfinite(train.learning_rate) and train.learning_rate >= 0):
-        yield ConfigError(
-            "train.learning_rate", f"{train.learning_rate} is not a rate.", "Take 0 or more; 2e-4 is usual for 7B."
-        )
-    if not (math.isfinite(train.epochs) and train.epochs > 0):
-        yield ConfigError("train.epochs", f"{train.epochs} passes over the data.", "Take a number above 0.")
-    if not 0 <= train.warmup_ratio < 1:
-        yield ConfigError("train.warmup_ratio", f"{train.warmup_ratio} is no share of the steps.", "Take 0 to 0.99.")
+    rate, epochs, ratio, minutes = train.learning_rate, train.epochs, train.warmup_ratio, train.save_minutes
+    yield from _must("train.learning_rate", rate, rate == 0 or _above(rate, 0), "be >= 0", "2e-4 is usual for 7B.")
+    yield from _must("train.epochs", epochs, _above(epochs, 0), "be > 0", "For example train.epochs=1.")
+    yield from _must("train.warmup_ratio", ratio, 0 <= ratio < 1, "be in [0, 1)", "0.05 is usual.")
     if train.group_by_length and train.packing:
-        yield ConfigError(
-            "train.group_by_length", "set together with train.packing, which leaves no padding.", "Leave one out."
-        )
-    for key, remedy in (
-        ("max_steps", "leave it out (null) to let train.epochs decide"),
-        ("batch_size", "rows a step and device"),
-        ("gradient_accumulation", "batches a step"),
-        ("logging_steps", "steps between two log lines"),
-        ("eval_steps", "leave it out (null) to evaluate before and after only"),
-        ("save_steps", "leave it out (null) to keep the final adapter only"),
+        yield _clash("train.group_by_length", "train.packing, which leaves no padding")
+    for key, low, remedy in (
+        ("max_steps", 1, "Leave it out (null) to train for train.epochs."),
+        ("batch_size", 1, "It is the number of rows per step and device."),
+        ("gradient_accumulation", 1, "It is the number of batches per step."),
+        ("logging_steps", 1, "It is the number of steps between two log lines."),
+        ("eval_steps", 1, "Leave it out (null) to evaluate before and after training only."),
+        ("save_steps", 1, "Leave it out (null) to save by train.save_minutes."),
+        ("max_length", 2, "It is the largest number of tokens in a row."),
     ):
-        yield from _at_least(f"train.{key}", getattr(train, key), 1, remedy)
-    yield from _at_least("train.max_length", train.max_length, 2, "tokens a row may have")
-    if train.save_minutes is not None and not (math.isfinite(train.save_minutes) and train.save_minutes >= 0):
-        yield ConfigError(
-            "train.save_minutes",
-            f"{train.save_minutes} is no time between two checkpoints.",
-            "Take a number from 0 up; leave it out (null) to keep the final adapter only.",
-        )
+        yield from _count(f"train.{key}", getattr(train, key), low, remedy)
+    if minutes is not None:
+        remedy = "Leave it out (null) to save no checkpoints by time."
+        yield from _must("train.save_minutes", minutes, minutes == 0 or _above(minutes, 0), "be >= 0", remedy)
 
 
 def _model_problems(model: ModelConfig) -> Iterator[ConfigError]:
     if bool(model.path) == bool(model.package):
-        yield ConfigError(
-            "model.path",
-            "set together with model.package." if model.path else "no model is named.",
-            "Name one: model=smollm2, or model=hf model.path=HUB_ID_OR_FOLDER",
-        )
+        what = "cannot be combined with model.package." if model.path else "must name a model."
+        yield ConfigError("model.path", what, "For example model=smollm2, or model=hf model.path=HUB_ID_OR_FOLDER.")
     if model.trust_remote_code and not COMMIT.fullmatch(model.revision) and not is_local(model.path or ""):
         yield ConfigError(
             "model.revision",
-            f"'{model.revision}' can change, and model.trust_remote_code=true runs what it holds.",
+            f"must be a full commit with model.trust_remote_code=true (got '{model.revision}'): its code is run here.",
             "Name the commit that you have read, all 40 digits: model.revision=COMMIT",
         )
     if model.package_file and (model.package_file.startswith(("/", "~")) or ".." in model.package_file.split("/")):
-        yield ConfigError("model.package_file", f"{model.package_file} leads out of the package.", "Name a file in it.")
+        what = f"must lie inside the package (got {model.package_file})."
+        yield ConfigError("model.package_file", what, "Name a file of the package.")
     if model.package and not model.package_file:
-        yield ConfigError("model.package_file", "is missing.", f"Name the GGUF file inside {model.package}.")
+        yield ConfigError("model.package_file", "must be given.", f"Name the GGUF file inside {model.package}.")
 
 
-def _at_least(key: str, value: int | None, low: int, remedy: str) -> Iterator[ConfigError]:
-    if value is not None and value < low:
-        yield ConfigError(key, f"{value} is too small.", f"Take a whole number from {low} up: {remedy}.")
-    if value is not None and value > HIGHEST:
-        yield ConfigError(key, f"{value} is too large.", f"Take at most {HIGHEST}: {remedy}.")
+def _must(key: str, value: object, well: bool, rule: str, remedy: str) -> Iterator[ConfigError]:
+    if not well:
+        finite = not isinstance(value, float) or math.isfinite(value)
+        yield ConfigError(key, f"must {rule if finite else 'be a finite number'} (got {value}).", remedy)
+
+
+def _above(value: float, low: float) -> bool:
+    return math.isfinite(value) and value > low
+
+
+def _share(key: str, value: float) -> Iterator[ConfigError]:
+    yield from _must(key, value, 0 < value < 1, "be between 0 and 1", "It is a share of the rows; 0.1 is usual.")
+
+
+def _count(key: str, value: int | None, low: int, remedy: str) -> Iterator[ConfigError]:
+    if value is not None:
+        yield from _must(key, value, value >= low, f"be >= {low}", remedy)
+        yield from _must(key, value, value <= HIGHEST, f"be <= {HIGHEST}", remedy)
+
+
+def _clash(key: str, other: str, leave_out: str = "one") -> ConfigError:
+    return ConfigError(key, f"cannot be combined with {other}.", f"Set {leave_out}.")
 
 
 def is_local(path: str) -> bool:
