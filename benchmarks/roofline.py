@@ -132,7 +132,7 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     from lorascope.base.loading import load_base
     from lorascope.compose import compose
     from lorascope.config.resolution import resolve
-    from lorascope.data.tokenization import IGNORED, Encoded
+    from lorascope.data.tokenization import IGNORED, TokenizedSplit
     from lorascope.planning.compute import estimate_compute
     from lorascope.targets.attach import attach
     from lorascope.targets.build_plan import plan_targets
@@ -153,7 +153,7 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     text = base.tokenizer("the quick brown fox jumps over the lazy dog " * width)["input_ids"]
     lines = [text[start : start + width] for start in range(rows * steps)]
     labels = [[IGNORED] * (width - learned) + line[-learned:] for line in lines]
-    data, seen = Encoded(tuple(lines), tuple(labels), ""), watcher(options.profiled)
+    data, seen = TokenizedSplit(tuple(lines), tuple(labels), ""), watcher(options.profiled)
     with tempfile.TemporaryDirectory(prefix="lorascope-roofline-") as name:
         train_adapter(
             attach(base.model, plan, 0), base.tokenizer, data, data, config, Saving(Path(name)),

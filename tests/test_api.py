@@ -53,7 +53,7 @@ def test_the_attention_config_of_gpt2_leaves_the_ffns_c_proj_alone(tmp_path):
 
 
 def test_a_rank_below_one_is_refused():
-    with pytest.raises(lorascope.errors.ConfigError, match="0 is not a rank"):
+    with pytest.raises(lorascope.errors.ConfigError, match=r"must be a whole number from 1 to 65536 \(got 0\)"):
         lorascope.create_attention_lora_config(rank=0)
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lorascope.config.schema import RunConfig
 from lorascope.console import Bar, console, waiting
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.formats import megabytes
 from lorascope.planning.plan_view import show_plan, show_run_plan
@@ -64,7 +64,7 @@ class RunReporter:
         """The run goes on from this step."""
         self.out.print(f"resuming from the checkpoint of step {step}")
 
-    def base(self, found: Evaluated, evaluation: Encoded) -> None:
+    def base(self, found: Evaluated, evaluation: TokenizedSplit) -> None:
         """The base's own eval loss."""
         supervised = f"{evaluation.supervised_tokens:,} tokens of {len(evaluation)} rows"
         self.out.print(f"base eval loss {found.scores[EVAL_LOSS.name].value:.4f} nats/token, over {supervised}")

@@ -24,7 +24,7 @@ from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import Size, data_card, data_notes
-from lorascope.data.tokenization import IGNORED, Encoded, encode
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode
 from lorascope.planning.run_plan import PlanningCache
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Inputs:
 
     base: Base
     rows: Rows
-    train: Encoded
-    evaluation: Encoded
+    train: TokenizedSplit
+    evaluation: TokenizedSplit
 
     @property
     def pad_id(self) -> int:
@@ -80,8 +80,8 @@ class Data:
     """Rows and their token ids."""
 
     rows: Rows
-    train: Encoded
-    evaluation: Encoded
+    train: TokenizedSplit
+    evaluation: TokenizedSplit
 
 
 def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
@@ -103,7 +103,7 @@ def show_notes(config: RunConfig, base: Base, data: Data) -> None:
         warn(note)
 
 
-def _half(data: Encoded) -> dict[str, Any]:
+def _half(data: TokenizedSplit) -> dict[str, Any]:
     return {
         "rows": len(data),
         "tokens": data.tokens,

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from lorascope.data.prompts import prompt_batches
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 
 
 def encoded(rows=50):
     """Row n holds the token n, and is as long as n says; its first token has no label."""
     ids = tuple([row] * (2 + row % 7) for row in range(rows))
-    return Encoded(ids, tuple([IGNORED, *one[1:]] for one in ids), "hash")
+    return TokenizedSplit(ids, tuple([IGNORED, *one[1:]] for one in ids), "hash")
 
 
 def test_rows_come_from_all_over_the_data_and_every_batch_is_a_sample_of_them():

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from helpers import make_model, make_tokenizer
 from lorascope.config.schema import ForgettingConfig
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation.forgetting import Texts, corpus, divergence, own_texts, text_loss
 from lorascope.evaluation.loss import eval_loss
 
@@ -27,7 +27,7 @@ def adapted(size: float):
 def texts() -> Texts:
     draw = random.Random(0)
     rows = tuple([draw.randrange(4, 260) for _ in range(draw.randrange(2, 14))] for _ in range(7))
-    return Texts(Encoded(rows, rows, ""), "here")
+    return Texts(TokenizedSplit(rows, rows, ""), "here")
 
 
 def by_definition(model, texts: Texts) -> float:

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from helpers import make_model
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.evaluation.loss import batches, eval_loss
 
 
 @pytest.fixture(scope="module")
-def data() -> Encoded:
+def data() -> TokenizedSplit:
     draw = random.Random(0)
     ids, labels = [], []
     for _ in range(17):
@@ -19,10 +19,10 @@ def data() -> Encoded:
         start = draw.randrange(0, length - 1)
         ids.append(row)
         labels.append([IGNORED] * start + row[start:])
-    return Encoded(tuple(ids), tuple(labels), "hash")
+    return TokenizedSplit(tuple(ids), tuple(labels), "hash")
 
 
-def token_by_token(model, data: Encoded) -> tuple[float, int]:
+def token_by_token(model, data: TokenizedSplit) -> tuple[float, int]:
     """The definition, row by row: -log p(token | what stands before it), without padding or batches."""
     total, tokens = 0.0, 0
     with torch.no_grad():

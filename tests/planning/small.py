@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorascope.config.schema import Attention, Device, Dtype, Ranks, Scheme, TargetConfig
-from lorascope.planning.step_spec import Setting
+from lorascope.planning.step_spec import StepSpec
 from lorascope.targets.attach import attach
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
@@ -61,7 +61,7 @@ def adapted(model: Any, plan: TargetPlan, *, checkpointing: bool = False, reentr
     return adapter.train()
 
 
-def setting(**changes: Any) -> Setting:
+def setting(**changes: Any) -> StepSpec:
     """A setting on the CPU, every token with a loss."""
     values: dict[str, Any] = {
         "device": Device.cpu,
@@ -76,4 +76,4 @@ def setting(**changes: Any) -> Setting:
         "checkpointing": False,
         "optimizer": "adamw_torch",
     }
-    return Setting(**values | changes)
+    return StepSpec(**values | changes)

@@ -10,7 +10,7 @@ from lorascope.config.schema import Device
 from lorascope.errors import ConfigError
 from lorascope.planning.fit import HEADROOM, fits, needs_checkpointing, parse_bytes, suggestions, with_checkpointing
 from lorascope.planning.memory import estimate_memory
-from lorascope.planning.step_spec import setting_of
+from lorascope.planning.step_spec import step_spec_of
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
 
@@ -96,13 +96,13 @@ def test_checkpointing_is_off_just_where_the_run_fits_without_it(mistral):
     without = estimate_memory(
         compose(["model=mistral7b", "train.batch_size=4", WITHOUT]), model, plan, device=Device.cuda
     )
-    assert not without.setting.checkpointing
+    assert not without.step.checkpointing
     enough = int(without.total / (1 - HEADROOM)) + 1
     for gpu, on in ((enough, False), (enough - 10**6, True), (10**15, False), (GIB, True)):
         assert needs_checkpointing(without, gpu) is on
         chosen = with_checkpointing(config, model, plan, gpu, device=Device.cuda)
         assert chosen.train.sft["activation_checkpointing"] is on
-        assert setting_of(chosen, device=Device.cuda).checkpointing is on
+        assert step_spec_of(chosen, device=Device.cuda).checkpointing is on
     assert "activation_checkpointing" not in config.train.sft  # the run's own settings, and so its name, stay
 
 
@@ -126,9 +126,9 @@ def test_what_the_user_says_of_checkpointing_stands(mistral, said, gpu):
 def test_on_a_cpu_or_a_gpu_that_is_not_known_nothing_is_said(mistral):
     config, model, plan = mistral
     assert with_checkpointing(config, model, plan, None, device=Device.cuda) == config
-    assert setting_of(config, device=Device.cuda).checkpointing
+    assert step_spec_of(config, device=Device.cuda).checkpointing
     assert with_checkpointing(config, model, plan, 10**15, device=Device.cpu) == config
-    assert not setting_of(config, device=Device.cpu).checkpointing
+    assert not step_spec_of(config, device=Device.cpu).checkpointing
 
 
 @pytest.mark.parametrize(("gpu", "words"), [(80 * GIB, "no checkpointing"), (16 * GIB, "checkpointing")])
@@ -137,7 +137,7 @@ def test_the_plan_and_what_is_suggested_agree(mistral, gpu, words, capsys):
     chosen = with_checkpointing(config, model, plan, gpu, device=Device.cuda)
     memory = estimate_memory(chosen, model, plan, device=Device.cuda)
     (current,) = [one for one in suggestions(*mistral, gpu) if one.current]
-    assert (current.checkpointing, current.predicted_bytes) == (memory.setting.checkpointing, memory.total)
+    assert (current.checkpointing, current.predicted_bytes) == (memory.step.checkpointing, memory.total)
     assert current.fits
     same_batch = [one for one in suggestions(*mistral, gpu) if one.batch_size == current.batch_size and one.fits]
     assert same_batch[0] == current  # the fastest of them

@@ -16,7 +16,7 @@ from lorascope.planning.compute import estimate_compute
 from lorascope.planning.memory import MemoryEstimate, estimate_memory, memory_of
 from lorascope.planning.model_dims import survey
 from lorascope.planning.plan_view import lines
-from lorascope.planning.step_spec import setting_of
+from lorascope.planning.step_spec import step_spec_of
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
 from lorascope.training.trainer import sft_config
@@ -39,7 +39,7 @@ def test_mistral_in_4_bit_is_planned_for_a_gpu_that_is_not_here():
     assert memory.adapter == memory.gradients == 4 * 10_485_760
     assert memory.optimizer == pytest.approx(2 * 10_485_760, rel=0.02)
     assert memory.baseline == memory.mapped == 0
-    assert memory.setting.checkpointing
+    assert memory.step.checkpointing
     assert memory.phase == "training"
     assert 5 * GIB < memory.total < 8 * GIB
     assert memory.total == sum(memory.parts.values()) == memory.entry()["peak_bytes"]
@@ -86,10 +86,10 @@ def test_loading_in_another_number_format_needs_the_file_besides():
 
 def test_a_settings_own_words_win():
     words = ["model=mistral7b", "+train.sft.optim=adamw_torch", "+train.sft.activation_checkpointing=false"]
-    here = setting_of(compose(words), device=Device.cuda)
+    here = step_spec_of(compose(words), device=Device.cuda)
     assert (here.optimizer, here.checkpointing, here.scheme) == ("adamw_torch", False, Scheme.nf4)
-    assert setting_of(compose(["device=cpu"])).optimizer == "adamw_torch"
-    assert setting_of(compose(["train.max_length=64"]), length=100).length == 64
+    assert step_spec_of(compose(["device=cpu"])).optimizer == "adamw_torch"
+    assert step_spec_of(compose(["train.max_length=64"]), length=100).length == 64
 
 
 def test_the_constants_are_those_of_who_computes():
@@ -103,7 +103,7 @@ def test_the_constants_are_those_of_who_computes():
 @pytest.mark.parametrize("device", [Device.cpu, Device.cuda])
 def test_what_is_planned_is_what_the_trainer_chooses(words, device, tmp_path):
     config = resolve(compose(words), device)
-    here, chosen = setting_of(config, device=device), sft_config(config, tmp_path)
+    here, chosen = step_spec_of(config, device=device), sft_config(config, tmp_path)
     checkpointing = getattr(chosen, "activation_checkpointing", None) or chosen.gradient_checkpointing
     assert (here.optimizer, here.checkpointing) == (chosen.optim.value, bool(checkpointing))
 

@@ -80,7 +80,7 @@ def test_a_run_records_the_memory_that_was_planned_where_every_row_was_measured(
     assert record
     assert plan.memory
     predicted = record.memory["predicted"]
-    assert predicted["length"] == plan.memory.setting.length
+    assert predicted["length"] == plan.memory.step.length
     assert predicted["peak_bytes"] == pytest.approx(plan.memory.total, rel=0.01)
 
 

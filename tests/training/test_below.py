@@ -12,7 +12,7 @@ from lorascope.compat import no_gradient_of_inputs
 from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Ranks, TargetConfig
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.targets.attach import attach
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
@@ -29,10 +29,10 @@ HEAD = {"modules": {"lm_head": 4}}
 EMBEDDINGS = {"modules": {"embed_tokens": 4}}
 
 
-def encoded(rows: int = 12) -> Encoded:
+def encoded(rows: int = 12) -> TokenizedSplit:
     draw = random.Random(0)
     ids = [[draw.randrange(4, 260) for _ in range(draw.randint(6, 14))] for _ in range(rows)]
-    return Encoded(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
+    return TokenizedSplit(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
 
 
 def train(tmp_path, target, *words: str, watch: bool = False):

@@ -11,7 +11,7 @@ from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Ranks, TargetConfig
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import ConfigError
 from lorascope.targets.attach import attach
 from lorascope.targets.build_plan import plan_targets
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 GROUPED = "train.group_by_length=true"
 
 
-def encoded(rows: int = 32) -> Encoded:
+def encoded(rows: int = 32) -> TokenizedSplit:
     draw = random.Random(0)
     ids = [[draw.randrange(4, 260) for _ in range(draw.randint(5, 60))] for _ in range(rows)]
-    return Encoded(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
+    return TokenizedSplit(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
 
 
 class Seen(transformers.TrainerCallback):
@@ -113,7 +113,7 @@ def test_a_step_of_several_batches_is_grouped_as_one():
         (["train.sft.train_sampling_strategy=group_by_length"], "Set train.group_by_length instead"),
         ([GROUPED, "train.sft.train_sampling_strategy=sequential"], "Set train.group_by_length instead"),
         (["train.sft.group_by_length=true"], "Did you mean train.group_by_length"),
-        ([GROUPED, "train.packing=true"], "set together with train.packing"),
+        ([GROUPED, "train.packing=true"], "cannot be combined with train.packing"),
     ],
 )
 def test_grouping_has_one_setting(words, says):

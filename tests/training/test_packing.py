@@ -11,7 +11,7 @@ from helpers import TINY, make_tokenizer
 from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Ranks, TargetConfig
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import ConfigError
 from lorascope.targets.attach import attach
 from lorascope.targets.build_plan import plan_targets
@@ -39,10 +39,10 @@ ACROSS = {
 MODULES = {"Bloom": {"attention": 4}, "Mamba": {}, "OPT": {"q": 4}}
 
 
-def encoded(rows: int = 12) -> Encoded:
+def encoded(rows: int = 12) -> TokenizedSplit:
     draw = random.Random(0)
     ids = [[draw.randrange(4, 260) for _ in range(draw.randint(6, 14))] for _ in range(rows)]
-    return Encoded(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
+    return TokenizedSplit(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
 
 
 def model_of(kind: str, attention: str = "sdpa"):
@@ -71,7 +71,7 @@ def train(tmp_path, kind="Llama", *words, attention="sdpa", latest=None, callbac
     return model, result
 
 
-def mean_alone(model, data: Encoded) -> float:
+def mean_alone(model, data: TokenizedSplit) -> float:
     """The mean loss over supervised tokens, each row by itself, out of transformers' own forward."""
     nats, tokens = 0.0, 0
     model.eval()
@@ -154,7 +154,7 @@ def _stop_at(step):
     [
         ("train.sft.packing=true", "Set train.packing instead"),
         ("train.sft.packing_strategy=wrapped", "cuts rows in two"),
-        ("train.packing=maybe", "train.packing: 'maybe' is not"),
+        ("train.packing=maybe", r"train.packing must be true or false \(got 'maybe'\)"),
     ],
 )
 def test_packing_has_one_setting(word, says):

@@ -13,7 +13,7 @@ from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Bias, Ranks, RunConfig, TargetConfig
 from lorascope.console import Bar, console
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import RunError
 from lorascope.interrupts import Preempted
 from lorascope.targets.attach import attach
@@ -25,10 +25,10 @@ from lorascope.training.checkpoints import Saving, newest, read
 from lorascope.training.trainer import progress_callback, train_adapter
 
 
-def encoded(rows: int = 12) -> Encoded:
+def encoded(rows: int = 12) -> TokenizedSplit:
     draw = random.Random(0)
     ids = [[draw.randrange(4, 260) for _ in range(draw.randint(6, 14))] for _ in range(rows)]
-    return Encoded(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
+    return TokenizedSplit(tuple(ids), tuple([IGNORED] * 3 + row[3:] for row in ids), "hash")
 
 
 def config(*words: str) -> RunConfig:

@@ -18,7 +18,7 @@ from lorascope.config.schema import DatasetConfig, OnBadRow, TrainConfig
 from lorascope.data.rows import Row, Rows
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import data_notes
-from lorascope.data.tokenization import IGNORED, Encoded, encode
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,7 +42,7 @@ class Shown:
 class Half:
     """One half of the data, encoded."""
 
-    encoded: Encoded
+    encoded: TokenizedSplit
     tokenizer: PreTrainedTokenizerBase
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.data.rows import Message, Row
-from lorascope.data.tokenization import Encoded, EncodedRow, encode_row, padded
+from lorascope.data.tokenization import EncodedRow, TokenizedSplit, encode_row, padded
 from lorascope.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ PROMPT_TOKENS = 1024  # padded tokens of one batch, at most, unless one row is l
 
 
 def prompt_batches(
-    data: Encoded, count: int, pad_id: int, device: torch.device | str, *, batch_tokens: int = PROMPT_TOKENS
+    data: TokenizedSplit, count: int, pad_id: int, device: torch.device | str, *, batch_tokens: int = PROMPT_TOKENS
 ) -> list[dict[str, torch.Tensor]]:
     """Rows spread evenly over the data, since many files are sorted, and over the batches.
 

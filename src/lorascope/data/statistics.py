@@ -12,7 +12,7 @@ from lorascope.config.schema import DatasetConfig
 from lorascope.data.files import content_size
 from lorascope.data.rows import Row, Rows, shared_prompts
 from lorascope.data.sources import load_rows
-from lorascope.data.tokenization import Encoded, encode_row
+from lorascope.data.tokenization import TokenizedSplit, encode_row
 from lorascope.errors import LorascopeError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     return len(encoded.ids), sum(encoded.learned[1:])
 
 
-def data_notes(rows: Rows, train: Encoded, evaluation: Encoded) -> list[str]:
+def data_notes(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> list[str]:
     """Bad rows that are skipped, prompts on both sides, rows that are cut, answers that are not learned."""
     notes = []
     skipped = [*rows.skipped, *train.skipped, *evaluation.skipped]
@@ -106,7 +106,7 @@ def data_notes(rows: Rows, train: Encoded, evaluation: Encoded) -> list[str]:
 QUANTILES = {"shortest": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "most": 0.95, "longest": 1.0}
 
 
-def data_card(rows: Rows, train: Encoded, evaluation: Encoded) -> dict[str, Any]:
+def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> dict[str, Any]:
     """The card, JSON-ready.
 
     Args:
@@ -156,7 +156,7 @@ def _rank(share: float, rows: int) -> int:
     return -int(-share * rows // 1)  # the ceiling
 
 
-def _half(rows: Sequence[Row], encoded: Encoded, labels: Sequence[str]) -> dict[str, Any]:
+def _half(rows: Sequence[Row], encoded: TokenizedSplit, labels: Sequence[str]) -> dict[str, Any]:
     return _set(rows, labels) | {
         "tokens": encoded.tokens,
         "supervised_tokens": encoded.supervised_tokens,

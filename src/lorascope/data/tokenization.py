@@ -23,7 +23,7 @@ GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedSplit:
     """One half of a data set as the model reads it.
 
     `input_ids[i]` and `labels[i]` have the same length; labels are IGNORED where nothing is learned.
@@ -69,7 +69,7 @@ class EncodedRow:
 
 def encode(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, half: str, *, skip: bool = False
-) -> Encoded:
+) -> TokenizedSplit:
     """Token ids and labels of `rows`.
 
     Args:
@@ -110,12 +110,12 @@ def encode(
     skipped = tuple(f"{place}: its completion begins after {start} tokens" for place, start, _ in bad)
     more = (digest.hexdigest()[:16], truncated, skipped, last_answer_only)
     if file is None:
-        return Encoded(tuple(ids), tuple(labels), *more)
+        return TokenizedSplit(tuple(ids), tuple(labels), *more)
     file.close()
-    return Encoded(TokenColumn(file, "input_ids"), TokenColumn(file, "labels"), *more)
+    return TokenizedSplit(TokenColumn(file, "input_ids"), TokenColumn(file, "labels"), *more)
 
 
-def check_vocabulary(data: Encoded, pad_id: int, model: Any) -> None:
+def check_vocabulary(data: TokenizedSplit, pad_id: int, model: Any) -> None:
     """Refuse token ids that the model has no embedding for: its tokenizer is another model's.
 
     Raises:
@@ -214,7 +214,9 @@ def _common_prefix(left: list[int], right: list[int]) -> int:
     return min(len(left), len(right))
 
 
-def padded(data: Encoded, rows: Sequence[int], pad_id: int, device: torch.device | str) -> dict[str, torch.Tensor]:
+def padded(
+    data: TokenizedSplit, rows: Sequence[int], pad_id: int, device: torch.device | str
+) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask` and `labels` of some rows, each (rows, longest row); padding is IGNORED."""
     import torch
 

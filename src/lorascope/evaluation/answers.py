@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.data.prompts import Choices
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import out_of_memory
 from lorascope.evaluation.loss import item_losses
 
@@ -256,7 +256,7 @@ def _plainly(
     """Every answer behind its own copy of the prompt: what a model without such a cache takes."""
     ids = tuple([*question.prompt, *answer] for question in asked for answer in question.answers)
     labels = tuple([IGNORED] * len(question.prompt) + list(answer) for question in asked for answer in question.answers)
-    found = iter(item_losses(model, Encoded(ids, labels, ""), pad_id=pad_id, batch_tokens=batch_tokens))
+    found = iter(item_losses(model, TokenizedSplit(ids, labels, ""), pad_id=pad_id, batch_tokens=batch_tokens))
     scores = [tuple(-next(found).nats for _ in question.answers) for question in asked]
     progress(len(asked))
     return scores

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import DatasetConfig, ForgettingConfig, RunConfig
 from lorascope.data.sources import load_rows
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.errors import DataError
 from lorascope.evaluation.answers import LOGITS, last_logits
 from lorascope.evaluation.loss import batches, item_losses
@@ -68,7 +68,7 @@ def _read(file: Path, settings: ForgettingConfig) -> Texts | None:
     except (OSError, ValueError, TypeError):
         return None
     rows = tuple(rows)
-    return Texts(Encoded(rows, rows, ""), "the base's own") if whole else None
+    return Texts(TokenizedSplit(rows, rows, ""), "the base's own") if whole else None
 
 
 def _corpus(settings: ForgettingConfig, tokenizer: PreTrainedTokenizerBase) -> Texts:
@@ -100,7 +100,7 @@ AT_ONCE = 64  # texts that are drawn in one batch
 class Texts:
     """Token ids to be remembered, all of them supervised but each text's first."""
 
-    encoded: Encoded
+    encoded: TokenizedSplit
     origin: str
 
 
@@ -139,14 +139,14 @@ def own_texts(
                 progress(size)
     finally:
         model.train(training)
-    return Texts(Encoded(tuple(rows), tuple(rows), ""), "the base's own")
+    return Texts(TokenizedSplit(tuple(rows), tuple(rows), ""), "the base's own")
 
 
 def corpus(rows: Sequence[str], tokenizer: PreTrainedTokenizerBase, settings: ForgettingConfig, origin: str) -> Texts:
     """The first texts of a corpus, each cut at `settings.tokens`."""
     ids = [tokenizer(text)["input_ids"][: settings.tokens] for text in rows[: settings.texts]]
     kept = tuple(row for row in ids if len(row) > 1)
-    return Texts(Encoded(kept, kept, ""), origin)
+    return Texts(TokenizedSplit(kept, kept, ""), origin)
 
 
 def text_loss(model: Any, texts: Texts, pad_id: int, batch_tokens: int) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import EvaluationConfig
-from lorascope.data.tokenization import IGNORED, Encoded, check_vocabulary, padded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, check_vocabulary, padded
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class Loss:
 
 def eval_loss(
     model: Any,
-    data: Encoded,
+    data: TokenizedSplit,
     *,
     pad_id: int,
     batch_tokens: int = EvaluationConfig.batch_tokens,
@@ -84,7 +84,7 @@ def eval_loss(
 
 def item_losses(
     model: Any,
-    data: Encoded,
+    data: TokenizedSplit,
     *,
     pad_id: int,
     batch_tokens: int = EvaluationConfig.batch_tokens,
@@ -113,7 +113,7 @@ def item_losses(
     return found
 
 
-def batches(data: Encoded, batch_tokens: int) -> Iterator[list[int]]:
+def batches(data: TokenizedSplit, batch_tokens: int) -> Iterator[list[int]]:
     """Row numbers, longest rows first, so many at a time that their padded size stays within `batch_tokens`."""
     batch: list[int] = []
     for row in sorted(range(len(data)), key=lambda row: -len(data.input_ids[row])):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.base.loading import Base
 from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
 from lorascope.data.rows import Rows, rows_hash
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation import predictions
 from lorascope.evaluation.external_metrics import metrics_of, run_harness
 from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss, texts_of
@@ -31,7 +31,7 @@ class Measure:
 
     settings: EvaluationConfig
     tokenizer: PreTrainedTokenizerBase
-    evaluation: Encoded
+    evaluation: TokenizedSplit
     suite: Suite
     texts: Texts | None  # to be remembered
     comparable: bool  # whether the adapter, switched off, leaves the base
@@ -118,7 +118,7 @@ class Measure:
         }
 
 
-def measure_of(config: RunConfig, base: Base, rows: Rows, evaluation: Encoded) -> Measure:
+def measure_of(config: RunConfig, base: Base, rows: Rows, evaluation: TokenizedSplit) -> Measure:
     """What a run measures before and after; among it texts that the base writes now.
 
     Args:

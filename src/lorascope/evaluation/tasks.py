@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.config.schema import EvaluationConfig
 from lorascope.data.prompts import Question, choices, questions
 from lorascope.data.rows import Rows, some
-from lorascope.data.tokenization import IGNORED, Encoded
+from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.evaluation.answers import ends_of, generate, score_choices
 from lorascope.evaluation.loss import Loss, item_losses
 from lorascope.evaluation.metrics import Answer, Needs, TaskMetric, interval, value_of
@@ -94,7 +94,7 @@ class Suite:
     def evaluate(
         self,
         model: Any,
-        known: tuple[Encoded, Sequence[Loss]] | None = None,
+        known: tuple[TokenizedSplit, Sequence[Loss]] | None = None,
         progress: Callable[[int], object] = lambda items: None,
     ) -> Evaluated:
         """Ask the model everything; it is left as it was, mode and weights.
@@ -120,7 +120,7 @@ class Suite:
         self,
         model: Any,
         name: str,
-        known: tuple[Encoded, Sequence[Loss]] | None,
+        known: tuple[TokenizedSplit, Sequence[Loss]] | None,
         progress: Callable[[int], object],
     ) -> tuple[Answer, ...]:
         asked = self.sets[name]
@@ -161,7 +161,7 @@ class Suite:
         self,
         model: Any,
         asked: Sequence[Question],
-        known: tuple[Encoded, Sequence[Loss]] | None,
+        known: tuple[TokenizedSplit, Sequence[Loss]] | None,
         pad_id: int,
         batch: Mapping[str, Any],
     ) -> Sequence[Loss]:
@@ -170,7 +170,7 @@ class Suite:
         if known and list(known[0].input_ids) == list(ids) and list(known[0].labels) == list(labels):
             batch["progress"](len(asked))
             return known[1]
-        return item_losses(model, Encoded(ids, labels, ""), pad_id=pad_id, **batch)
+        return item_losses(model, TokenizedSplit(ids, labels, ""), pad_id=pad_id, **batch)
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """What answers without any model would score: always the most frequent class, or the question itself."""

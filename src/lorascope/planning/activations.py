@@ -7,111 +7,111 @@ norms, its attention and its activation function need, and what the adapter was 
 from __future__ import annotations
 
 from lorascope.config.schema import Attention, Scheme
-from lorascope.planning.model_dims import Layer, Shapes
-from lorascope.planning.step_spec import FLOAT32, Lora, MemoryBlock, Setting, first_layer, quantized_matrices, total
+from lorascope.planning.model_dims import Layer, ModelDims
+from lorascope.planning.step_spec import FLOAT32, Lora, MemoryBlock, StepSpec, first_layer, quantized_matrices, total
 
 # tensors as wide as the FFN that an activation function keeps: 1 where it is one kernel, which keeps its input
 KEPT_BY = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2, "relu2": 2}
 GATED = 3  # a gated FFN's: the gate, its activation, and the projection that this multiplies
 
 
-def saved(shapes: Shapes, setting: Setting, adapter: list[Lora], dropout: float) -> list[MemoryBlock]:
+def saved(dims: ModelDims, step: StepSpec, adapter: list[Lora], dropout: float) -> list[MemoryBlock]:
     """What is kept when the backward begins, the logits' share aside."""
-    first = first_layer(adapter, shapes, setting)
+    first = first_layer(adapter, dims, step)
     layers = [
-        layer_blocks(shapes.layers[number], shapes, setting, [one for one in adapter if one.layer == number], dropout)
-        for number in range(first, len(shapes.layers))
+        layer_blocks(dims.layers[number], dims, step, [one for one in adapter if one.layer == number], dropout)
+        for number in range(first, len(dims.layers))
     ]
     if not layers:
         return []
-    stream = setting.tokens * shapes.hidden
+    stream = step.tokens * dims.hidden
     last_norm = MemoryBlock("norm", stream * FLOAT32)
-    if setting.checkpointing:  # each layer's input, and one layer at a time that is computed again
-        return [MemoryBlock("checkpoint", stream * setting.width, len(layers)), *max(layers, key=total), last_norm]
+    if step.checkpointing:  # each layer's input, and one layer at a time that is computed again
+        return [MemoryBlock("checkpoint", stream * step.width, len(layers)), *max(layers, key=total), last_norm]
     return [*(block for blocks in layers for block in blocks), last_norm]
 
 
 def layer_blocks(
-    layer: Layer, shapes: Shapes, setting: Setting, adapter: list[Lora], dropout: float
+    layer: Layer, dims: ModelDims, step: StepSpec, adapter: list[Lora], dropout: float
 ) -> list[MemoryBlock]:
     """What one layer keeps; the first that is adapted, whose input has no gradient, keeps a little less than this."""
-    tokens, width = setting.tokens, setting.width
+    tokens, width = step.tokens, step.width
     blocks = [MemoryBlock("norm", tokens * norm.width * (FLOAT32 if norm.upcast else width)) for norm in layer.norms]
     if layer.attends:
-        blocks += attention_blocks(layer, shapes, setting)
-    kept = GATED if layer.gated else KEPT_BY.get(shapes.activation, 1)
+        blocks += attention_blocks(layer, dims, step)
+    kept = GATED if layer.gated else KEPT_BY.get(dims.activation, 1)
     blocks.append(MemoryBlock("ffn", tokens * layer.inner * width, kept))
     # of a mixture, the experts' inputs, and their outputs that the router's weights multiply
-    blocks.append(MemoryBlock("experts", tokens * layer.routed * shapes.hidden * width, 2))
-    blocks.append(MemoryBlock("dropout", tokens * shapes.hidden * _noise(setting, width), layer.dropouts))
-    if setting.scheme is Scheme.int8:  # unlike all others, its product keeps its input
-        blocks.append(MemoryBlock("int8 input", tokens * shapes.hidden * width, 2))
+    blocks.append(MemoryBlock("experts", tokens * layer.routed * dims.hidden * width, 2))
+    blocks.append(MemoryBlock("dropout", tokens * dims.hidden * _noise(step, width), layer.dropouts))
+    if step.scheme is Scheme.int8:  # unlike all others, its product keeps its input
+        blocks.append(MemoryBlock("int8 input", tokens * dims.hidden * width, 2))
         blocks.append(MemoryBlock("int8 input", tokens * layer.inner * width))
-    return blocks + [block for one in adapter for block in adapter_blocks(one, setting, dropout)]
+    return blocks + [block for one in adapter for block in adapter_blocks(one, step, dropout)]
 
 
-def attention_blocks(layer: Layer, shapes: Shapes, setting: Setting) -> list[MemoryBlock]:
+def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[MemoryBlock]:
     """Queries, keys, values, what comes out, and the probabilities where a kernel writes them."""
-    tokens, width = setting.tokens, setting.width
-    square = setting.batch_size * shapes.heads * setting.length**2
-    eager, sdpa = setting.attention is Attention.eager, setting.attention is Attention.sdpa
+    tokens, width = step.tokens, step.width
+    square = step.batch_size * dims.heads * step.length**2
+    eager, sdpa = step.attention is Attention.eager, step.attention is Attention.sdpa
     # torch's own CPU kernel has no dropout, and one width for keys and values
-    written = sdpa and not setting.on_cuda and (shapes.attention_dropout or shapes.key_width != shapes.value_width)
+    written = sdpa and not step.on_cuda and (dims.attention_dropout or dims.key_width != dims.value_width)
     # keys and values are repeated for the heads that share them in eager attention, and where there is a mask
-    repeats = (eager or (sdpa and setting.padded)) and shapes.kv_heads < shapes.heads
-    heads = shapes.heads if repeats else shapes.kv_heads
+    repeats = (eager or (sdpa and step.padded)) and dims.kv_heads < dims.heads
+    heads = dims.heads if repeats else dims.kv_heads
     each = FLOAT32 if written else width
-    queries, keys = tokens * shapes.queries * each, tokens * heads * shapes.key_width * each
+    queries, keys = tokens * dims.queries * each, tokens * heads * dims.key_width * each
     if layer.fused_values and not repeats:  # a view keeps the whole that it is a part of
         values = tokens * layer.fused_values * width
-        blocks = [MemoryBlock("queries", queries), MemoryBlock("keys", keys)] if shapes.rotary or written else []
+        blocks = [MemoryBlock("queries", queries), MemoryBlock("keys", keys)] if dims.rotary or written else []
     else:
-        values = tokens * heads * shapes.value_width * each
+        values = tokens * heads * dims.value_width * each
         blocks = [MemoryBlock("queries", queries), MemoryBlock("keys", keys)]
     blocks.append(MemoryBlock("values", values))
     if eager or written:
-        blocks.append(MemoryBlock("probabilities", square * FLOAT32, 3 if written and shapes.attention_dropout else 1))
+        blocks.append(MemoryBlock("probabilities", square * FLOAT32, 3 if written and dims.attention_dropout else 1))
         if eager and width < FLOAT32:
             blocks.append(MemoryBlock("probabilities", square * width))
     else:
-        blocks.append(MemoryBlock("attended", tokens * shapes.attended * width))
-        blocks.append(MemoryBlock("log-sums", tokens * shapes.heads * FLOAT32))
-    if sdpa and setting.padded:
-        blocks.append(MemoryBlock("mask", tokens * setting.length * width))
+        blocks.append(MemoryBlock("attended", tokens * dims.attended * width))
+        blocks.append(MemoryBlock("log-sums", tokens * dims.heads * FLOAT32))
+    if sdpa and step.padded:
+        blocks.append(MemoryBlock("mask", tokens * step.length * width))
     return blocks
 
 
-def adapter_blocks(one: Lora, setting: Setting, dropout: float) -> list[MemoryBlock]:
+def adapter_blocks(one: Lora, step: StepSpec, dropout: float) -> list[MemoryBlock]:
     """A's input in float32, the dropout's noise, and B's input."""
-    inputs = setting.tokens * one.d_in
+    inputs = step.tokens * one.d_in
     blocks = [
         MemoryBlock("adapter input", inputs * FLOAT32),
-        MemoryBlock("adapter rank", setting.tokens * one.rank * FLOAT32),
+        MemoryBlock("adapter rank", step.tokens * one.rank * FLOAT32),
     ]
     if dropout:
-        blocks.append(MemoryBlock("adapter noise", inputs * _noise(setting, FLOAT32)))
+        blocks.append(MemoryBlock("adapter noise", inputs * _noise(step, FLOAT32)))
     if one.dora:  # the magnitudes multiply what the base and the adapter give
-        blocks.append(MemoryBlock("dora", setting.tokens * one.d_out * FLOAT32, 2))
-    if one.rebased and (setting.scheme is not Scheme.none or setting.width < FLOAT32):
+        blocks.append(MemoryBlock("dora", step.tokens * one.d_out * FLOAT32, 2))
+    if one.rebased and (step.scheme is not Scheme.none or step.width < FLOAT32):
         blocks.append(MemoryBlock("base in float32", one.d_in * one.d_out * FLOAT32))
     if one.stored > 1:  # PEFT adds B A to the whole stack, and the backward needs the sum
-        blocks.append(MemoryBlock("adapted experts", one.stored * one.d_in * one.d_out * setting.width))
+        blocks.append(MemoryBlock("adapted experts", one.stored * one.d_in * one.d_out * step.width))
     return blocks
 
 
-def passing(shapes: Shapes, setting: Setting, adapter: list[Lora]) -> list[MemoryBlock]:
+def passing(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[MemoryBlock]:
     """What the computation of one layer needs besides, for a moment."""
-    tokens, width = setting.tokens, setting.width
+    tokens, width = step.tokens, step.width
     inside = [one for one in adapter if one.layer >= 0]
     blocks = [
-        MemoryBlock("ffn", tokens * max((layer.inner for layer in shapes.layers), default=0) * width, 3),
-        MemoryBlock("stream", tokens * shapes.hidden * FLOAT32, 2),
+        MemoryBlock("ffn", tokens * max((layer.inner for layer in dims.layers), default=0) * width, 3),
+        MemoryBlock("stream", tokens * dims.hidden * FLOAT32, 2),
         MemoryBlock("adapter input", tokens * max((one.d_in for one in inside), default=0) * FLOAT32, 2),
     ]
-    if setting.attention is Attention.eager:
-        square = setting.batch_size * shapes.heads * setting.length**2
+    if step.attention is Attention.eager:
+        square = step.batch_size * dims.heads * step.length**2
         blocks.append(MemoryBlock("probabilities", square * FLOAT32, 2))
-    if quantized := quantized_matrices(shapes, setting):  # in the base's dtype while it is multiplied
+    if quantized := quantized_matrices(dims, step):  # in the base's dtype while it is multiplied
         blocks.append(MemoryBlock("dequantized weight", max(one.d_in * one.d_out for one in quantized) * width))
     # PEFT multiplies A and B themselves for a stack of experts, and for DoRA's norms with an identity before them
     stacks = [one.stored * one.d_in * one.d_out for one in inside if one.stored > 1 or one.dora]
@@ -123,9 +123,9 @@ def passing(shapes: Shapes, setting: Setting, adapter: list[Lora]) -> list[Memor
     ]
 
 
-def _noise(setting: Setting, width: int) -> int:
+def _noise(step: StepSpec, width: int) -> int:
     """Bytes of a number that dropout keeps: on CUDA a mask, elsewhere the factors in the input's dtype."""
-    return 1 if setting.on_cuda else width
+    return 1 if step.on_cuda else width
 
 
 # The logits are computed for the columns in which some row has a loss; rows end at different places.
@@ -134,31 +134,31 @@ COLUMNS = 2
 TILE_TOKENS, TILE_ENTRIES = 4096, 32768
 
 
-def training_logits(shapes: Shapes, setting: Setting, adapter: list[Lora]) -> list[MemoryBlock]:
+def training_logits(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[MemoryBlock]:
     """At the loss and the beginning of its backward."""
-    losses = setting.batch_size * setting.supervised
-    head_adapted = any(one.name == shapes.head.name for one in adapter)
-    if setting.on_cuda and not head_adapted:
-        tile = min(losses, TILE_TOKENS) * min(shapes.head.d_out, TILE_ENTRIES)
-        return [MemoryBlock("tile", tile * setting.width), MemoryBlock("gradient", losses * shapes.hidden * FLOAT32, 2)]
+    losses = step.batch_size * step.supervised
+    head_adapted = any(one.name == dims.head.name for one in adapter)
+    if step.on_cuda and not head_adapted:
+        tile = min(losses, TILE_TOKENS) * min(dims.head.d_out, TILE_ENTRIES)
+        return [MemoryBlock("tile", tile * step.width), MemoryBlock("gradient", losses * dims.hidden * FLOAT32, 2)]
     # log-probabilities and, in the backward, two gradients of them
-    chosen = losses * shapes.head.d_out * FLOAT32
-    return max([MemoryBlock("logits", chosen, 3)], _forward(shapes, setting, setting.batch_size), key=total)
+    chosen = losses * dims.head.d_out * FLOAT32
+    return max([MemoryBlock("logits", chosen, 3)], _forward(dims, step, step.batch_size), key=total)
 
 
-def evaluation_logits(shapes: Shapes, setting: Setting) -> list[MemoryBlock]:
+def evaluation_logits(dims: ModelDims, step: StepSpec) -> list[MemoryBlock]:
     """At the loss of an evaluation's largest batch."""
-    return _forward(shapes, setting, evaluated_rows(setting))
+    return _forward(dims, step, evaluated_rows(step))
 
 
-def evaluated_rows(setting: Setting) -> int:
+def evaluated_rows(step: StepSpec) -> int:
     """Rows of an evaluation's largest batch."""
-    return max(1, setting.evaluated // setting.length)
+    return max(1, step.evaluated // step.length)
 
 
-def _forward(shapes: Shapes, setting: Setting, rows: int) -> list[MemoryBlock]:
+def _forward(dims: ModelDims, step: StepSpec, rows: int) -> list[MemoryBlock]:
     """Logits of some columns, those with a loss in float32, and their log-probabilities."""
-    columns = min(setting.length, COLUMNS * setting.supervised)
-    chosen = rows * setting.supervised * shapes.head.d_out
-    computed = MemoryBlock("logits", rows * columns * shapes.head.d_out * setting.width)
+    columns = min(step.length, COLUMNS * step.supervised)
+    chosen = rows * step.supervised * dims.head.d_out
+    computed = MemoryBlock("logits", rows * columns * dims.head.d_out * step.width)
     return [computed, MemoryBlock("log-probabilities", chosen * FLOAT32, 2)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.config.schema import Attention, Device, RunConfig, TrainConfig
-from lorascope.planning.model_dims import INTO_ATTENTION, Layer, Shapes, survey
-from lorascope.planning.step_spec import Lora, Setting, first_layer, loras, setting_of
+from lorascope.planning.model_dims import INTO_ATTENTION, Layer, ModelDims, survey
+from lorascope.planning.step_spec import Lora, StepSpec, first_layer, loras, step_spec_of
 from lorascope.targets.plan import TargetPlan
 
 # Products in an attention's backward for each of its two in the forward: the kernels compute the scores again.
@@ -80,106 +80,106 @@ def estimate_compute(
         tokens: of all these rows together, without padding.
         device: plan as if on this one.
     """
-    setting = setting_of(config, device=device, length=length, supervised=supervised)
+    step = step_spec_of(config, device=device, length=length, supervised=supervised)
     rows = rows or config.dataset.max_train_samples
-    return compute_of(setting, survey(model), plan, run_tokens(config.train, setting, rows, tokens))
+    return compute_of(step, survey(model), plan, run_tokens(config.train, step, rows, tokens))
 
 
-def compute_of(setting: Setting, shapes: Shapes, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
-    """The arithmetic of a setting."""
-    adapter = loras(plan, shapes)
-    first = first_layer(adapter, shapes, setting)
+def compute_of(step: StepSpec, dims: ModelDims, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
+    """The arithmetic of a step."""
+    adapter = loras(plan, dims)
+    first = first_layer(adapter, dims, step)
     # before the first adapter nothing asks for a gradient, unless the embeddings do
-    asked = setting.checkpointing and setting.reentrant
-    whole = asked or any(one.layer < 0 and one.name != shapes.head.name for one in adapter)
+    asked = step.checkpointing and step.reentrant
+    whole = asked or any(one.layer < 0 and one.name != dims.head.name for one in adapter)
     entry = BEFORE_ALL if whole else min((one.stage for one in adapter if one.layer == first), default=BEFORE_ALL)
     forward = backward = 0.0
-    for number, layer in enumerate(shapes.layers):
+    for number, layer in enumerate(dims.layers):
         its = [one for one in adapter if one.layer == number]
-        ahead = _products(layer, shapes, setting) + sum(_adapted(one, setting) for one in its)
+        ahead = _products(layer, dims, step) + sum(_adapted(one, step) for one in its)
         forward += ahead
         if number >= first:
-            backward += _backward(layer, shapes, setting, its, entry if number == first else BEFORE_ALL)
-            backward += ahead - _not_again(layer, its, setting) if setting.checkpointing else 0
-    share = setting.supervised / setting.length
-    head = 2 * shapes.head.products * share
-    forward += head + 2 * sum(one.products for one in shapes.outside)
-    if first < len(shapes.layers):
-        backward += head * (2 if setting.on_cuda else 1)  # TRL computes the tiles of logits again
+            backward += _backward(layer, dims, step, its, entry if number == first else BEFORE_ALL)
+            backward += ahead - _not_again(layer, its, step) if step.checkpointing else 0
+    share = step.supervised / step.length
+    head = 2 * dims.head.products * share
+    forward += head + 2 * sum(one.products for one in dims.outside)
+    if first < len(dims.layers):
+        backward += head * (2 if step.on_cuda else 1)  # TRL computes the tiles of logits again
     for one in adapter:
         if one.layer < 0:
-            ahead, back = _outside(one, shapes, share, asked=first < len(shapes.layers))
+            ahead, back = _outside(one, dims, share, asked=first < len(dims.layers))
             forward, backward = forward + ahead, backward + back
-    return ComputeEstimate(forward, backward, setting.tokens * setting.accumulation, in_run)
+    return ComputeEstimate(forward, backward, step.tokens * step.accumulation, in_run)
 
 
-def run_tokens(train: TrainConfig, setting: Setting, rows: int | None, tokens: int | None) -> int | None:
+def run_tokens(train: TrainConfig, step: StepSpec, rows: int | None, tokens: int | None) -> int | None:
     """Tokens of a training: as many as its rows have, or as they can have at most."""
-    mean = tokens / rows if tokens and rows else setting.length
+    mean = tokens / rows if tokens and rows else step.length
     if train.max_steps:
-        return round(train.max_steps * setting.batch_size * setting.accumulation * mean)
+        return round(train.max_steps * step.batch_size * step.accumulation * mean)
     return round(train.epochs * rows * mean) if rows else None
 
 
-def _products(layer: Layer, shapes: Shapes, setting: Setting) -> float:
+def _products(layer: Layer, dims: ModelDims, step: StepSpec) -> float:
     """A layer's forward without adapter: its weights, and every token with every other."""
-    return 2 * sum(one.products for one in layer.matrices) + _attention(layer, shapes, setting)
+    return 2 * sum(one.products for one in layer.matrices) + _attention(layer, dims, step)
 
 
-def _attention(layer: Layer, shapes: Shapes, setting: Setting) -> float:
+def _attention(layer: Layer, dims: ModelDims, step: StepSpec) -> float:
     """Scores and their sums: a causal mask saves none of it in most kernels."""
-    return 2.0 * setting.length * (shapes.queries + shapes.attended) if layer.attends else 0.0
+    return 2.0 * step.length * (dims.queries + dims.attended) if layer.attends else 0.0
 
 
-def _backward(layer: Layer, shapes: Shapes, setting: Setting, adapter: list[Lora], reached: int) -> float:
+def _backward(layer: Layer, dims: ModelDims, step: StepSpec, adapter: list[Lora], reached: int) -> float:
     """A layer's backward: frozen weights give a gradient of their input, behind stage `reached` alone."""
     inputs = 2 * sum(one.products for one in layer.matrices if one.stage > reached)
     attention = 0.0
     if reached <= INTO_ATTENTION:
-        factor = EAGER_BACKWARD if setting.attention is Attention.eager else ATTENTION_BACKWARD
-        attention = factor * _attention(layer, shapes, setting)
+        factor = EAGER_BACKWARD if step.attention is Attention.eager else ATTENTION_BACKWARD
+        attention = factor * _attention(layer, dims, step)
     own = 0.0
     for one in adapter:
-        own += 2 * (_stack(one, setting) or _low_rank(one))
+        own += 2 * (_stack(one, step) or _low_rank(one))
         if one.stage <= reached:
             own -= 2 * one.rank * one.d_in  # nobody asks for the gradient of A's input
         elif one.rebased:
             own += 2 * one.d_in * one.d_out
         if one.stored > 1:  # the gradients of A and B come out of the whole stack's
-            own += 2 * shapes.by_name[one.name].products
+            own += 2 * dims.by_name[one.name].products
     return inputs + attention + own
 
 
-def _not_again(layer: Layer, adapter: list[Lora], setting: Setting) -> float:
+def _not_again(layer: Layer, adapter: list[Lora], step: StepSpec) -> float:
     """What checkpointing does not compute again, if it is not reentrant: a last product that nobody behind it needs."""
     adapted = {one.name for one in adapter if one.rank}
     last = [one for one in layer.matrices if "down" in one.roles and one.name not in adapted]
-    needed = layer.normed or layer.routed or layer.dropouts or setting.reentrant
+    needed = layer.normed or layer.routed or layer.dropouts or step.reentrant
     return 0.0 if needed else 2 * sum(one.products for one in last)
 
 
-def _adapted(one: Lora, setting: Setting) -> float:
+def _adapted(one: Lora, step: StepSpec) -> float:
     """A LoRA's forward for a token."""
     again = 2 * one.d_in * one.d_out if one.rebased else 0
-    norms = 2 * one.rank * one.d_in * (one.d_in + one.d_out) / setting.tokens if one.dora else 0
-    return (_stack(one, setting) or _low_rank(one)) + again + norms
+    norms = 2 * one.rank * one.d_in * (one.d_in + one.d_out) / step.tokens if one.dora else 0
+    return (_stack(one, step) or _low_rank(one)) + again + norms
 
 
-def _stack(one: Lora, setting: Setting) -> float:
+def _stack(one: Lora, step: StepSpec) -> float:
     """Of a stack of experts, PEFT multiplies A and B themselves, once for all tokens; 0 for a single weight."""
-    return 2 * one.stored * one.rank * one.d_in * one.d_out / setting.tokens if one.stored > 1 else 0
+    return 2 * one.stored * one.rank * one.d_in * one.d_out / step.tokens if one.stored > 1 else 0
 
 
-def _outside(one: Lora, shapes: Shapes, share: float, *, asked: bool) -> tuple[float, float]:
+def _outside(one: Lora, dims: ModelDims, share: float, *, asked: bool) -> tuple[float, float]:
     """Forward and backward of a LoRA outside the blocks.
 
     Args:
         one: on the head, or on the embeddings, whose A is a table and no product.
-        shapes: of the model.
+        dims: of the model.
         share: of the tokens, those with a loss.
         asked: whether the blocks below the head ask for a gradient.
     """
-    if one.name != shapes.head.name:
+    if one.name != dims.head.name:
         return 2 * one.rank * one.d_out, 4 * one.rank * one.d_out
     return share * _low_rank(one), share * (2 * _low_rank(one) - (0 if asked else 2 * one.rank * one.d_in))
 

@@ -11,7 +11,7 @@ from lorascope.config.schema import Device, RunConfig
 from lorascope.errors import ConfigError
 from lorascope.planning.memory import MemoryEstimate, memory_of
 from lorascope.planning.model_dims import survey
-from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, Setting, setting_of
+from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, StepSpec, step_spec_of
 from lorascope.targets.plan import TargetPlan
 
 # Of a GPU's memory, what torch's allocator does not give to tensors: the CUDA context (about half a GiB) and holes
@@ -29,7 +29,7 @@ class Suggestion:
     checkpointing: bool
     predicted_bytes: int
     fits: bool
-    current: bool  # the setting that was asked about
+    current: bool  # what was asked about
 
     @property
     def overrides(self) -> str:
@@ -93,11 +93,11 @@ def with_checkpointing(
         supervised: of them, those with a loss; all where it is not known.
         device: plan as if on this one.
     """
-    setting = setting_of(config, device=device, length=length, supervised=supervised)
+    step = step_spec_of(config, device=device, length=length, supervised=supervised)
     said = CHECKPOINTING in config.train.sft or CHECKPOINTING_BEFORE in config.train.sft
-    if said or gpu_memory is None or not setting.on_cuda:
+    if said or gpu_memory is None or not step.on_cuda:
         return config
-    without = memory_of(dataclasses.replace(setting, checkpointing=False), survey(model), plan)
+    without = memory_of(dataclasses.replace(step, checkpointing=False), survey(model), plan)
     sft = config.train.sft | {CHECKPOINTING: needs_checkpointing(without, gpu_memory)}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, sft=sft))
 
@@ -126,25 +126,25 @@ def suggestions(
     """
     rows: dict[str, Any] = {"length": length, "supervised": supervised}
     config = with_checkpointing(config, model, plan, gpu_memory, device=Device.cuda, **rows)
-    now = setting_of(config, device=Device.cuda, **rows)
-    shapes = survey(model)
+    now = step_spec_of(config, device=Device.cuda, **rows)
+    dims = survey(model)
     effective = now.batch_size * now.accumulation
     found = []
     for batch_size in (size for size in range(1, effective + 1) if effective % size == 0):
         for checkpointing in (False, True):
-            setting = dataclasses.replace(
+            step = dataclasses.replace(
                 now, batch_size=batch_size, accumulation=effective // batch_size, checkpointing=checkpointing
             )
-            memory = memory_of(setting, shapes, plan)
-            found.append(_suggestion(setting, memory, gpu_memory, current=setting == now))
+            memory = memory_of(step, dims, plan)
+            found.append(_suggestion(step, memory, gpu_memory, current=step == now))
     return sorted(found, key=_order)
 
 
-def _suggestion(setting: Setting, memory: MemoryEstimate, gpu_memory: int, *, current: bool) -> Suggestion:
+def _suggestion(step: StepSpec, memory: MemoryEstimate, gpu_memory: int, *, current: bool) -> Suggestion:
     return Suggestion(
-        batch_size=setting.batch_size,
-        gradient_accumulation=setting.accumulation,
-        checkpointing=setting.checkpointing,
+        batch_size=step.batch_size,
+        gradient_accumulation=step.accumulation,
+        checkpointing=step.checkpointing,
         predicted_bytes=memory.total,
         fits=fits(memory, gpu_memory),
         current=current,

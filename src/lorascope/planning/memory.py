@@ -8,18 +8,18 @@ from typing import Any
 
 from lorascope.config.schema import Device, RunConfig
 from lorascope.planning.activations import evaluated_rows, evaluation_logits, passing, saved, training_logits
-from lorascope.planning.model_dims import Shapes, survey
+from lorascope.planning.model_dims import ModelDims, survey
 from lorascope.planning.step_spec import (
     FLOAT32,
     Lora,
     MemoryBlock,
-    Setting,
+    StepSpec,
     lasting,
     loras,
     optimizer_bytes,
     quantized_matrices,
     resident,
-    setting_of,
+    step_spec_of,
     weights_bytes,
 )
 from lorascope.targets.plan import TargetPlan
@@ -47,7 +47,7 @@ class MemoryEstimate:
         logits: the vocabulary's.
         baseline: Python, torch and the libraries; on CUDA, where the process's memory is not counted, 0.
         phase: loading, training or evaluation.
-        setting: what it was estimated for.
+        step: what it was estimated for.
     """
 
     weights: int
@@ -59,7 +59,7 @@ class MemoryEstimate:
     logits: int
     baseline: int
     phase: str
-    setting: Setting
+    step: StepSpec
 
     @property
     def parts(self) -> dict[str, int]:
@@ -74,16 +74,16 @@ class MemoryEstimate:
 
     def entry(self) -> dict[str, Any]:
         """The estimate as a record keeps it."""
-        setting = self.setting
+        step = self.step
         return {
-            "device": str(setting.device),
+            "device": str(step.device),
             "peak_bytes": self.total,
             "phase": self.phase,
             "parts": self.parts,
-            "batch_size": setting.batch_size,
-            "length": setting.length,
-            "supervised": setting.supervised,
-            "activation_checkpointing": setting.checkpointing,
+            "batch_size": step.batch_size,
+            "length": step.length,
+            "supervised": step.supervised,
+            "activation_checkpointing": step.checkpointing,
         }
 
 
@@ -106,81 +106,81 @@ def estimate_memory(
         supervised: of them, those with a loss; all, which bounds it, where it is not known.
         device: plan as if on this one.
     """
-    setting = setting_of(config, device=device, length=length, supervised=supervised)
-    return memory_of(setting, survey(model), plan)
+    step = step_spec_of(config, device=device, length=length, supervised=supervised)
+    return memory_of(step, survey(model), plan)
 
 
-def memory_of(setting: Setting, shapes: Shapes, plan: TargetPlan) -> MemoryEstimate:
-    """Peak memory of a setting: the largest of three phases."""
-    adapter = loras(plan, shapes)
+def memory_of(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> MemoryEstimate:
+    """Peak memory of a run: the largest of three phases."""
+    adapter = loras(plan, dims)
     numbers = sum(sum(one.tensors) for one in adapter)
     tensors = [count for one in adapter for count in one.tensors]
-    same_file = shapes.checkpoint_width == setting.width
-    file = shapes.parameters * shapes.checkpoint_width
-    quantized = quantized_matrices(shapes, setting)
+    same_file = dims.checkpoint_width == step.width
+    file = dims.parameters * dims.checkpoint_width
+    quantized = quantized_matrices(dims, step)
     still = {
-        "weights": weights_bytes(shapes, setting),
+        "weights": weights_bytes(dims, step),
         # unquantized weights are the file's own pages; of quantized ones, the pages that were read stay mapped
-        "mapped": 0 if setting.on_cuda or not same_file else sum(one.parameters for one in quantized) * setting.width,
+        "mapped": 0 if step.on_cuda or not same_file else sum(one.parameters for one in quantized) * step.width,
         "adapter": FLOAT32 * numbers,
         "gradients": FLOAT32 * numbers,
-        "optimizer": optimizer_bytes(tensors, setting.optimizer),
-        "baseline": 0 if setting.on_cuda else LIBRARIES + TOKENIZER * shapes.head.d_out,
+        "optimizer": optimizer_bytes(tensors, step.optimizer),
+        "baseline": 0 if step.on_cuda else LIBRARIES + TOKENIZER * dims.head.d_out,
     }
-    kept = saved(shapes, setting, adapter, plan.lora_dropout)
+    kept = saved(dims, step, adapter, plan.lora_dropout)
     phases = (
-        _training(setting, shapes, adapter, kept, still),
-        _evaluation(setting, shapes, adapter, kept, still),
-        _loading(setting, shapes, still, 0 if same_file else file),
+        _training(step, dims, adapter, kept, still),
+        _evaluation(step, dims, adapter, kept, still),
+        _loading(step, dims, still, 0 if same_file else file),
     )
     return max(phases, key=lambda phase: phase.total)
 
 
 def _training(
-    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
+    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
 ) -> MemoryEstimate:
     """At the beginning of a backward pass: everything that was kept, and the logits or what a layer needs."""
-    logits = resident(training_logits(shapes, setting, adapter), setting.device)
-    layer = resident(passing(shapes, setting, adapter), setting.device)
-    activations = resident(kept, setting.device)
+    logits = resident(training_logits(dims, step, adapter), step.device)
+    layer = resident(passing(dims, step, adapter), step.device)
+    activations = resident(kept, step.device)
     if logits < layer:
         activations, logits = activations + layer, 0
-    activations = max(activations, _holes(shapes, setting))
-    return MemoryEstimate(**still, activations=activations, logits=logits, phase="training", setting=setting)
+    activations = max(activations, _holes(dims, step))
+    return MemoryEstimate(**still, activations=activations, logits=logits, phase="training", step=step)
 
 
 def _evaluation(
-    setting: Setting, shapes: Shapes, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
+    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
 ) -> MemoryEstimate:
     """At the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it."""
-    batch = dataclasses.replace(setting, batch_size=evaluated_rows(setting))
-    layer, logits = passing(shapes, batch, adapter), evaluation_logits(shapes, setting)
-    device = setting.device
-    heap = max(lasting(kept, device), lasting(layer + logits, device), _holes(shapes, setting))
+    batch = dataclasses.replace(step, batch_size=evaluated_rows(step))
+    layer, logits = passing(dims, batch, adapter), evaluation_logits(dims, step)
+    device = step.device
+    heap = max(lasting(kept, device), lasting(layer + logits, device), _holes(dims, step))
     return MemoryEstimate(
         **still,
         activations=heap + resident(layer, device) - lasting(layer, device),
         logits=resident(logits, device) - lasting(logits, device),
         phase="evaluation",
-        setting=setting,
+        step=step,
     )
 
 
-def _loading(setting: Setting, shapes: Shapes, still: dict[str, int], file: int) -> MemoryEstimate:
+def _loading(step: StepSpec, dims: ModelDims, still: dict[str, int], file: int) -> MemoryEstimate:
     """When the last weight is there: `file` bytes were read that are held in another number format."""
-    largest = max((one.parameters for one in quantized_matrices(shapes, setting)), default=0)
-    copies = largest * (setting.width if setting.on_cuda else QUANTIZING)
+    largest = max((one.parameters for one in quantized_matrices(dims, step)), default=0)
+    copies = largest * (step.width if step.on_cuda else QUANTIZING)
     nothing_yet = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
-    mapped = still["mapped"] + (0 if setting.on_cuda else file)
+    mapped = still["mapped"] + (0 if step.on_cuda else file)
     return MemoryEstimate(
         **still | nothing_yet | {"mapped": mapped},
-        activations=copies + _holes(shapes, setting),
+        activations=copies + _holes(dims, step),
         phase="loading",
-        setting=setting,
+        step=step,
     )
 
 
-def _holes(shapes: Shapes, setting: Setting) -> int:
+def _holes(dims: ModelDims, step: StepSpec) -> int:
     """What quantizing leaves in the heap, for others to use."""
-    numbers = sum(one.parameters for one in quantized_matrices(shapes, setting))
-    return 0 if setting.on_cuda else min(HOLES, FLOAT32 * numbers)
+    numbers = sum(one.parameters for one in quantized_matrices(dims, step))
+    return 0 if step.on_cuda else min(HOLES, FLOAT32 * numbers)

@@ -84,7 +84,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Shapes:
+class ModelDims:
     """A model in numbers."""
 
     hidden: int
@@ -131,8 +131,8 @@ BEHIND_FFN = re.compile(r"post_(feedforward|mlp|ffn)")
 KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
 
 
-def survey(model: Any) -> Shapes:
-    """The shapes of a transformers model, as `build_on_meta` gives it."""
+def survey(model: Any) -> ModelDims:
+    """The dimensions of a transformers model, as `build_on_meta` gives it."""
     config = model.config.get_text_config()
     modules = map_modules(model, str(config.model_type), "")
     matrices = _matrices(model, modules, _first(config, ACTIVE))
@@ -143,7 +143,7 @@ def survey(model: Any) -> Shapes:
     heads = _first(config, HEADS) or 1
     kv_heads = 1 if getattr(config, "multi_query", False) else _first(config, KEY_VALUE_HEADS) or heads
     head_width = _first(config, ("head_dim",)) or hidden // heads
-    return Shapes(
+    return ModelDims(
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,

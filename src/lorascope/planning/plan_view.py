@@ -264,17 +264,17 @@ LABEL = 23
 
 def lines(memory: MemoryEstimate, compute: ComputeEstimate) -> list[str]:
     """Memory with its parts in GiB, and the arithmetic, a line each."""
-    setting = memory.setting
+    step = memory.step
     always = {
-        f"weights {setting.dtype if setting.scheme is Scheme.none else setting.scheme}": memory.weights,
+        f"weights {step.dtype if step.scheme is Scheme.none else step.scheme}": memory.weights,
         "adapter+optimizer": memory.adapter + memory.gradients + memory.optimizer,
         "activations": memory.activations,
     }
     where_large = {"logits": memory.logits, "mapped file": memory.mapped, "libraries": memory.baseline}
     shown = always | {name: size for name, size in where_large.items() if size >= SMALLEST}
     parts = ", ".join(f"{name} {gibibytes(size)}" for name, size in shown.items())
-    checkpointing = ", checkpointing" if setting.checkpointing else ", no checkpointing" if setting.on_cuda else ""
-    batch = f"batch {setting.batch_size} x {setting.length}{checkpointing}"
+    checkpointing = ", checkpointing" if step.checkpointing else ", no checkpointing" if step.on_cuda else ""
+    batch = f"batch {step.batch_size} x {step.length}{checkpointing}"
     run = "" if compute.run is None else f", {flop(compute.run)} this run"
     return [
         f"{'memory':<{LABEL}}~ {gibibytes(memory.total)} GiB    {parts} ({batch})",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lorascope.config.resolution import optimizer, resolve
 from lorascope.config.schema import Attention, Device, Dtype, EvaluationConfig, RunConfig, Scheme, TrainConfig
-from lorascope.planning.model_dims import INTO_ATTENTION, Matrix, Shapes
+from lorascope.planning.model_dims import INTO_ATTENTION, Matrix, ModelDims
 from lorascope.targets.plan import PlannedModule, TargetPlan
 
 # On a CPU, glibc serves blocks below 32 MiB (DEFAULT_MMAP_THRESHOLD_MAX) from a heap that does not fit torch's aligned
@@ -50,7 +50,7 @@ NOT_TORCHS = ("every_n_layers", "offload", "selective")
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepSpec:
     """One micro-batch of a run, and where and how it is computed."""
 
     device: Device
@@ -88,10 +88,10 @@ class Setting:
         return self.batch_size > 1
 
 
-def setting_of(
+def step_spec_of(
     config: RunConfig, *, device: Device | None = None, length: int | None = None, supervised: int | None = None
-) -> Setting:
-    """The setting of a run.
+) -> StepSpec:
+    """The step of a run.
 
     Args:
         config: resolved, unless `device` is named.
@@ -103,7 +103,7 @@ def setting_of(
     train = config.train
     length = min(length or train.max_length, train.max_length)
     checkpointing = train.sft.get(CHECKPOINTING, train.sft.get(CHECKPOINTING_BEFORE))
-    return Setting(
+    return StepSpec(
         device=config.device,
         dtype=config.model.dtype,
         scheme=config.quantization.scheme,
@@ -155,14 +155,14 @@ class Lora:
         return self.stored * self.rank * self.d_in, self.stored * self.rank * self.d_out
 
 
-def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
+def loras(plan: TargetPlan, dims: ModelDims) -> list[Lora]:
     """The LoRAs of a plan, in its order, and its biases."""
     parts: dict[str, list[PlannedModule]] = {}
     for part in plan.modules:
         parts.setdefault(part.module, []).append(part)
     found = []
     for module, its in parts.items():
-        part, weight = its[0], shapes.by_name.get(module)
+        part, weight = its[0], dims.by_name.get(module)
         found.append(
             Lora(
                 name=module,
@@ -177,19 +177,19 @@ def loras(plan: TargetPlan, shapes: Shapes) -> list[Lora]:
             )
         )
     for term in plan.biases:
-        weight = shapes.by_name.get(term.module)
+        weight = dims.by_name.get(term.module)
         stage = weight.stage if weight else INTO_ATTENTION
         found.append(Lora(term.module, term.layer, stage, 0, term.size, 0, 1, False, False, term.size))
     return found
 
 
-def first_layer(adapter: list[Lora], shapes: Shapes, setting: Setting) -> int:
+def first_layer(adapter: list[Lora], dims: ModelDims, step: StepSpec) -> int:
     """The first layer with a backward pass; the number of layers where none has one.
 
     With reentrant checkpointing it is the first of all: the embeddings' output is then made to require a gradient.
     """
-    below = [max(one.layer, 0) for one in adapter if one.name != shapes.head.name]  # the embeddings come before all
-    return 0 if setting.checkpointing and setting.reentrant else min(below, default=len(shapes.layers))
+    below = [max(one.layer, 0) for one in adapter if one.name != dims.head.name]  # the embeddings come before all
+    return 0 if step.checkpointing and step.reentrant else min(below, default=len(dims.layers))
 
 
 FLOAT32 = 4
@@ -212,20 +212,20 @@ def quantized_bytes(matrix: Matrix, scheme: Scheme, double_quant: bool) -> int:
     return -(-matrix.parameters // 2) + statistics
 
 
-def weights_bytes(shapes: Shapes, setting: Setting) -> int:
+def weights_bytes(dims: ModelDims, step: StepSpec) -> int:
     """Bytes of the base as it is held: what is not quantized has the base's dtype."""
-    quantized = quantized_matrices(shapes, setting)
-    kept = shapes.parameters - sum(one.parameters for one in quantized)
+    quantized = quantized_matrices(dims, step)
+    kept = dims.parameters - sum(one.parameters for one in quantized)
     return (
-        sum(quantized_bytes(one, setting.scheme, setting.double_quant) for one in quantized)
-        + kept * setting.width
-        + shapes.buffer_bytes
+        sum(quantized_bytes(one, step.scheme, step.double_quant) for one in quantized)
+        + kept * step.width
+        + dims.buffer_bytes
     )
 
 
-def quantized_matrices(shapes: Shapes, setting: Setting) -> list[Matrix]:
-    """The weights that are stored quantized in this setting."""
-    return [] if setting.scheme is Scheme.none else [one for one in shapes.matrices if one.quantized]
+def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
+    """The weights that are stored quantized in this step."""
+    return [] if step.scheme is Scheme.none else [one for one in dims.matrices if one.quantized]
 
 
 def optimizer_bytes(tensors: Iterable[int], optimizer: str) -> int:

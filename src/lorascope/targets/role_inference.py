@@ -19,7 +19,7 @@ from lorascope.errors import ModelError
 from lorascope.targets.roles import OF_TYPE, BlockPlace, Roles, is_elsewhere, place_of, roles_of
 from lorascope.targets.weights import Spans, Weight, alternating, number, of_layer, repeated, spans_of
 
-Shapes = Mapping[str, Weight]  # by path inside the block
+Weights = Mapping[str, Weight]  # by path inside the block
 
 MARKS = {
     "q": {"q", "query", "queries", "wq"},
@@ -31,7 +31,7 @@ OUTPUTS = {"o", "out", "output", "dense", "wo"}
 ATTENTION = re.compile(r"att|mixer", re.IGNORECASE)
 
 
-def infer(block: Shapes, known: Mapping[str, Sequence[str]], hidden: int | None) -> dict[str, tuple[str, ...]]:
+def infer(block: Weights, known: Mapping[str, Sequence[str]], hidden: int | None) -> dict[str, tuple[str, ...]]:
     """Roles of the weights of one block that have none yet.
 
     Args:
@@ -52,7 +52,7 @@ def infer(block: Shapes, known: Mapping[str, Sequence[str]], hidden: int | None)
     return found
 
 
-def _attention(free: Shapes) -> dict[str, tuple[str, ...]]:
+def _attention(free: Weights) -> dict[str, tuple[str, ...]]:
     marked: dict[str, list[str]] = {role: [] for role in "qkv"}
     for inside in free:
         for role in "qkv":
@@ -82,7 +82,7 @@ def _attention(free: Shapes) -> dict[str, tuple[str, ...]]:
     return found | {outputs[0]: ("o",)}
 
 
-def _ffn(free: Shapes, width: int | None) -> dict[str, tuple[str, ...]]:
+def _ffn(free: Weights, width: int | None) -> dict[str, tuple[str, ...]]:
     outside = {inside: weight for inside, weight in free.items() if not ATTENTION.search(inside)}
     down = [inside for inside, weight in outside.items() if weight.d_out == width and weight.d_in != width]
     if len(down) != 1:

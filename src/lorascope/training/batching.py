@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.errors import ConfigError, out_of_memory
 from lorascope.evaluation.loss import token_losses
 
@@ -26,7 +26,7 @@ APART_IN_HALF = 0.2  # in 16 bits a product of another shape rounds otherwise; w
 REMEDY = "Take train.packing=false."
 
 
-def check_packing(trainer: Any, data: Encoded) -> None:
+def check_packing(trainer: Any, data: TokenizedSplit) -> None:
     """Compare the losses of short rows that are packed with those of the rows alone.
 
     The first row comes back as the third: a model that looks across the rows knows it already.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import TrainConfig
-from lorascope.data.tokenization import Encoded
+from lorascope.data.tokenization import TokenizedSplit
 from lorascope.errors import ConfigError, RunError
 from lorascope.evaluation.loss import token_losses
 from lorascope.interrupts import Preempted, asked
@@ -26,7 +26,9 @@ else:
     Base = object  # TRL is imported where a training begins
 
 
-def check_finite(step: int, losses: Sequence[torch.Tensor], norm: Any, batches: Sequence[Any], data: Encoded) -> None:
+def check_finite(
+    step: int, losses: Sequence[torch.Tensor], norm: Any, batches: Sequence[Any], data: TokenizedSplit
+) -> None:
     """Stop on a loss or gradient norm that is not finite: one look at the device for a whole step.
 
     Args:
@@ -57,7 +59,7 @@ def check_finite(step: int, losses: Sequence[torch.Tensor], norm: Any, batches: 
     )
 
 
-def _rows(batches: Sequence[Any], data: Encoded) -> str:
+def _rows(batches: Sequence[Any], data: TokenizedSplit) -> str:
     """The numbers of the train rows that stand in these batches, packed or not."""
 
     def text(ids: Sequence[int]) -> str:
@@ -95,7 +97,7 @@ class RunTrainer(Base):
     def begin(
         self,
         measure: Callable[[], Mapping[str, float]],
-        data: Encoded,
+        data: TokenizedSplit,
         settings: TrainConfig,
         saving: Saving,
         trained_head: bool,

@@ -14,7 +14,7 @@ from lorascope.compat import head_hidden, no_gradient_of_inputs
 from lorascope.config.resolution import GROUPED, SAMPLING, optimizer
 from lorascope.config.schema import Device, RunConfig, Scheduler, TrainConfig
 from lorascope.console import Bar
-from lorascope.data.tokenization import Encoded, check_vocabulary
+from lorascope.data.tokenization import TokenizedSplit, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
@@ -81,8 +81,8 @@ class Trained:
 def train_adapter(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    train: Encoded,
-    evaluation: Encoded,
+    train: TokenizedSplit,
+    evaluation: TokenizedSplit,
     config: RunConfig,
     saving: Saving,
     *,
@@ -130,8 +130,8 @@ def train_adapter(
 def _build(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    train: Encoded,
-    evaluation: Encoded,
+    train: TokenizedSplit,
+    evaluation: TokenizedSplit,
     config: RunConfig,
     folder: Path,
     callbacks: list[TrainerCallback],
