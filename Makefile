@@ -10,7 +10,7 @@ HALF := $(addprefix tests/,cli config data evaluation malformed planning targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format report bench faults check-audit check-browser check-latest docs \
+.PHONY: help setup demo test test-fast lint types pytest format report bench faults check-audit check-browser check-latest docs \
   lock image clean FORCE
 
 help: ## list the targets
@@ -48,6 +48,9 @@ pytest: setup ## the tests alone, in two halves at once, a core each
 	  $(BIN)/python -m pytest $(HALF) >$$log 2>&1 & half=$$!; \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(HALF:%=--ignore=%); rest=$$?; \
 	  wait $$half; code=$$?; cat $$log; rm -f $$log; exit $$((rest + code))
+
+test-fast: setup ## a room's quick tests, under two minutes: make test-fast ROOM=targets; without ROOM those of the house
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(if $(ROOM),tests/$(ROOM),tests/test_house.py tests/test_api.py tests/test_compat.py)
 
 format: setup ## mend what ruff can mend
 	@$(BIN)/ruff check --quiet --fix .
