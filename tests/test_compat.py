@@ -306,6 +306,18 @@ def test_no_other_module_uses_private_names_of_libraries():
                 assert node.module == "__future__" or not private, f"{path.name}: {node.module} {private}"
 
 
+def test_omegaconf_reads_yaml_by_a_loader_that_can_be_extended():
+    from omegaconf import OmegaConf, _utils
+
+    before = _utils.get_yaml_loader
+    try:
+        compat.keep_text_of_yaml(frozenset({"word"}))
+        read = OmegaConf.to_container(OmegaConf.create("word: no\nother: no\nlist: {word: [1.0, ~, {a: on}]}"))
+    finally:
+        _utils.get_yaml_loader = before
+    assert read == {"word": "no", "other": False, "list": {"word": ["1.0", None, {"a": "on"}]}}, names("omegaconf")
+
+
 def test_every_entry_of_compat_is_tested_by_its_name():
     tests = Path(__file__).read_text()
     entries = [node.name for node in ast.parse(inspect.getsource(compat)).body if isinstance(node, ast.FunctionDef)]

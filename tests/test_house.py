@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -50,7 +51,7 @@ MAY_IMPORT = {
         ),
         "trackers",
     },
-    "compose": {"config", "data", "errors", "evaluation", "records"},
+    "compose": {"compat", "config", "data", "errors", "evaluation", "records"},
     "session": {"base", "config", "console", "data", "planning"},
     "run_reporter": {"config", "console", "data", "evaluation", "formats", "planning", "records"},
     "run": {
@@ -133,7 +134,7 @@ def test_modules_are_few_and_functions_fit_on_a_screen():
 
 def test_only_the_door_knows_hydra_and_omegaconf():
     for path in MODULES:
-        if path.name not in ("compat.py", "compose.py", "override_errors.py", "main.py"):
+        if path.name not in ("compat.py", "compose.py", "override_errors.py", "text_values.py", "main.py"):
             assert not re.search(r"^\s*(from|import) (hydra|omegaconf)\b", path.read_text(), re.MULTILINE), path
 
 
@@ -176,6 +177,43 @@ def test_every_command_in_the_readme_composes(words, tmp_path, monkeypatch):
     words = [word for word in words if "=" in word]
     # of a sweep, its first choice
     compose([re.sub(r"=([\w-]+),.*", r"=\1", word) for word in words], extra_dir=own)
+
+
+SHELLS = [shell for shell in ("bash", "zsh", "dash") if shutil.which(shell)]
+
+
+def typed() -> list[str]:
+    """What README and the shipped configs show to be typed, quotes and all."""
+    readme = (ROOT / "README.md").read_text()
+    configs = "\n".join(path.read_text() for path in (ROOT / "conf").rglob("*.yaml"))
+    lines = re.findall(r"(?:python train\.py|lorascope \w+) ([^\n`#]*)", readme + configs)
+    overrides = re.findall(r"`('?[a-z_]+(?:\.\w+)*=[^`\n]+)`", readme)
+    return [line for line in (*lines, *overrides) if "=" in line]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_the_readme_shows_can_be_typed_into_a_shell(shell, tmp_path):
+    lines = typed()
+    assert len(lines) > 60
+    script = "".join(f"printf '%s\\0' {line}\nprintf '\\n'\n" for line in lines)
+    done = subprocess.run([shell, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True)
+    for line, words in zip(lines, done.stdout.split("\n"), strict=False):
+        assert words.split("\0")[:-1] == shlex.split(line), line
+
+
+def test_what_the_readme_shows_has_no_pattern_that_zsh_would_look_for_among_files():
+    for line in typed():
+        bare = re.sub(r"""'[^']*'|"[^"]*\"""", "", line)
+        assert not re.search(r"[][{}*?~<>()|&;$]", bare), line
+
+
+@pytest.mark.parametrize(
+    "override", [line for line in typed() if re.match(r"'?dataset\.(prompt|labels|columns)", line)]
+)
+def test_what_the_readme_shows_of_a_data_set_is_read_as_it_stands(override):
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {override}"], capture_output=True, text=True, check=True)
+    words = done.stdout.split("\0")[:-1]
+    assert compose(["dataset=file", "dataset.path=my.jsonl", *words]).dataset
 
 
 TRANSCRIPTS = re.findall(

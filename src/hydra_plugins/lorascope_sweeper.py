@@ -10,6 +10,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import open_dict
 
 from lorascope.compat import basic_sweeper, job_error
+from lorascope.config.text_values import keep_text
 
 if TYPE_CHECKING:
     from lorascope.config.schema import RunConfig
@@ -58,7 +59,7 @@ class StudySweeper(BasicSweeper):
         from lorascope.compose import config_folders, to_run_config
 
         loader = self.hydra_context.config_loader
-        composed = loader.load_sweep_config(self.config, [*self.arguments, *overrides])
+        composed = loader.load_sweep_config(self.config, [*self.arguments, *keep_text(overrides)])
         hydra = composed.hydra
         with open_dict(composed):
             del composed["hydra"]
@@ -66,7 +67,7 @@ class StudySweeper(BasicSweeper):
 
     def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
         """Make the runs; the reason for each that failed."""
-        jobs = [[*self.arguments, *overrides] for overrides in batch]
+        jobs = [[*self.arguments, *keep_text(overrides)] for overrides in batch]
         results = self.launcher.launch(jobs, initial_job_idx=self.jobs)
         self.jobs += len(jobs)
         return [None if one.status is JobStatus.COMPLETED else _reason(one) for one in results]

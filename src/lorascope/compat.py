@@ -209,6 +209,41 @@ def last_read(error: BaseException) -> tuple[str, str]:
     return file, override
 
 
+def keep_text_of_yaml(names: frozenset[str]) -> None:
+    """Let OmegaConf read values of these keys as the text that stands in the file; null stays null.
+
+    YAML 1.1 makes false of `no`, 750 of `12:30` and 8 of `010`, and once it has, what was written is lost. OmegaConf
+    has no setting for its YAML loader.
+
+    Args:
+        names: keys, wherever they stand in a file.
+    """
+    from omegaconf import _utils
+
+    loader = _utils.get_yaml_loader()
+    if names == getattr(loader, "text_names", None):
+        return
+
+    class Loader(loader):  # type: ignore[misc, valid-type]
+        text_names = names
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            for key, value in getattr(node, "value", ()):
+                if isinstance(key.value, str) and key.value in names:
+                    self.keep_text(value)
+            return super().construct_mapping(node, deep=deep)
+
+        def keep_text(self, node: Any) -> None:
+            if isinstance(node.value, str):
+                node.tag = node.tag if node.tag.endswith(":null") else self.DEFAULT_SCALAR_TAG
+                return
+            for inner in node.value:
+                for one in inner if isinstance(inner, tuple) else (inner,):
+                    self.keep_text(one)
+
+    _utils.get_yaml_loader = lambda: Loader
+
+
 # torch
 
 

@@ -20,11 +20,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lorascope.compat import keep_text_of_yaml
 from lorascope.config.hints import choices_of, suggest
 from lorascope.config.hints import config_dir as config_dir  # the door knows where the shipped configs are
 from lorascope.config.override_errors import explain, explain_reading, explain_value
 from lorascope.config.resolution import check_sft
 from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
+from lorascope.config.text_values import check_part, keep_text, text_names
 from lorascope.config.validation import check, check_dataset, check_target
 from lorascope.data.sources import check_options
 from lorascope.errors import ConfigError
@@ -49,6 +51,7 @@ OPEN_KEYS = (
 
 def register() -> None:
     """Make the schema and the resolver of `conf/config.yaml` known to Hydra; calling it again changes nothing."""
+    keep_text_of_yaml(text_names())
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("sweep_dir", _sweep_dir, use_cache=True, replace=True)
 
@@ -81,6 +84,7 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
         ConfigError: for the first word or value that cannot be, and for a secret among them.
     """
     refuse_secrets(overrides)
+    overrides = keep_text(overrides)
     register()
     search = []
     if extra_dir:
@@ -202,6 +206,7 @@ def _part_of(name: str, settings: Mapping[str, Any], folders: Sequence[Path]) ->
         ConfigError: when there is no such data set, or a value that none can have.
     """
     place = f"dataset.parts.{name}"
+    check_part(settings, place)
     path = None if "source" in settings else _file_of("dataset", name, folders)
     if path is None and "source" not in settings:
         near = difflib.get_close_matches(name, choices_of("dataset"), n=1)

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from lorascope.errors import LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
+SWEEP = ("-m", "--multirun")
+# Hydra's flags that take the next word
+VALUED = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    "--experimental-rerun",
+}
 
 
 @whole_process()
@@ -29,6 +36,7 @@ def train() -> None:
 
     from lorascope.compose import config_dir, refuse_secrets, register
     from lorascope.config.override_errors import composing, explain
+    from lorascope.config.text_values import keep_text
 
     register()
     install()
@@ -37,6 +45,8 @@ def train() -> None:
     decorate = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
     try:
         refuse_secrets(sys.argv[1:])
+        words = keep_text(sys.argv[1:], sweep=any(word in SWEEP for word in sys.argv[1:]))
+        sys.argv[1:] = _flags_first(words)
         with errors_raised():
             decorate(_job(failures))()
     except Preempted as signal:
@@ -112,6 +122,21 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
     return job
 
 
+def _flags_first(words: list[str]) -> list[str]:
+    """Flags before overrides: argparse takes no flag between two of them."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    following = iter(words)
+    for word in following:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in VALUED:
+            flags.extend(islice(following, 1))
+    return [*flags, *overrides]
+
+
 def _complain(text: str, code: int = 1) -> int:
     complain(text)
     return code
@@ -124,7 +149,12 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["train"]:
         sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
         return train()
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options, more = parser.parse_known_args(words)
+    if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # overrides behind a flag, which argparse leaves over
+        options.overrides += more
     try:
         options.command(options)
     except LorascopeError as error:
