@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import typing
@@ -147,6 +148,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     for group in NAMED_GROUPS:
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
+    config.target.name = _changed_name(config.target, str(choices.get("target")), folders)
     if config.study.arms:
         config.study.name = config.study.name or str(choices.get("experiment") or "study")
     _find_budget(config.target, folders)
@@ -157,6 +159,43 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     check_metrics(config.dataset.metrics)
     check_harness(config.evaluation)
     return config
+
+
+PLACEMENT = ("modules", "peft_default", "layers")  # with the ranks and the method, what decides which modules adapt
+
+
+def _changed_name(target: TargetConfig, choice: str, folders: Sequence[Path]) -> str | None:
+    """The strategy's name, with what was changed of its placement: overrides merge into a choice's ranks.
+
+    `target=q_v target.ranks.k=8` adapts K too, so it is `q_v+k=8` in folders, tables and trackers.
+    """
+    shipped = _choice_of(choice, folders)
+    if target.name is None or shipped is None or target.name != (shipped.name or choice):
+        return target.name
+    before, now = _placement(shipped), _placement(target)
+    changes = [
+        f"{key}={now.get(key)}" for key in (*now, *(before.keys() - now.keys())) if before.get(key) != now.get(key)
+    ]
+    return "+".join([target.name, *(re.sub(r"[\s'\"]", "", change) for change in changes)])
+
+
+def _placement(target: TargetConfig) -> dict[str, Any]:
+    """What of a strategy decides which modules adapt, and their ranks."""
+    rest = {name: getattr(target, name) for name in PLACEMENT} | {"method": target.auto.method}
+    return target.ranks.given() | {name: value for name, value in rest.items() if value not in (None, {}, "all")}
+
+
+def _choice_of(choice: str, folders: Sequence[Path], depth: int = 5) -> TargetConfig | None:
+    """A choice of the group target as its file and the files of its defaults have it; None where there is no file."""
+    path = _file_of("target", choice, folders)
+    if path is None or not depth:
+        return None
+    own: Any = OmegaConf.load(path)
+    names = [name for name in own.pop("defaults", []) if isinstance(name, str) and name != "_self_"]
+    bases = [_choice_of(name.lstrip("/").removeprefix("target/"), folders, depth - 1) for name in names]
+    merged = OmegaConf.merge(OmegaConf.structured(TargetConfig), *(as_dict(one) for one in bases if one), own)
+    target: TargetConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    return target
 
 
 def _find_budget(target: TargetConfig, folders: Sequence[Path]) -> None:

@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
 from lorascope.compose import compose
+from lorascope.config.hints import choices_of
 from lorascope.config.resolution import resolve
 from lorascope.records.identity import run_hash, run_id, run_name
 
@@ -56,3 +59,45 @@ def test_odd_names_stay_inside_one_folder():
 def test_a_setting_that_a_later_version_adds_leaves_old_names_as_they_are():
     """This very hash was given to this command by version 0.1: it may change only with a note in the CHANGELOG."""
     assert of("target=qv_ffn", "seed=3")[:8] == "c019fe5e"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["target=q_v", "target.ranks={k: 8, o: 8}"], "q_v+k=8+o=8"),
+        (["target=q_v", "target.ranks.q=null"], "q_v+q=none"),
+        (["target=qv_ffn", "target.ranks.q=16"], "qv_ffn+q=16"),
+        (["target=qv_ffn", "target.layers=0-3"], "qv_ffn+layers=0-3"),
+        (["target=q_v", "target.modules.lm_head=4"], "q_v+modules={lm_head:4}"),
+        (["target=q_v", "target.ranks={q: 8, v: 8}"], "q_v"),
+        (["target=q_v", "target.alpha=32"], "q_v"),
+        (["target=q_v", "target.name=mine", "target.ranks.k=8"], "mine"),
+    ],
+)
+def test_a_strategy_whose_placement_was_changed_is_called_so(words, name, tmp_path):
+    config = compose([*words, f"runs_dir={tmp_path}"])
+    assert config.target.name == name
+    assert run_name(config).startswith(re.sub(r"[{}:]", "_", name) + "-")
+
+
+def test_every_shipped_strategy_keeps_its_name():
+    for choice in choices_of("target"):
+        assert compose([f"target={choice}"]).target.name == choice
+
+
+@pytest.mark.parametrize(
+    ("words", "id_before"),  # made by the version before such strategies had names of their own
+    [(["target.ranks.k=8"], "15bb40da"), (["target=qv_ffn", "target.layers=0-3"], "54c97f1e")],
+)
+def test_the_name_of_a_changed_strategy_makes_no_other_run(words, id_before):
+    config = resolve(compose(["device=cpu", "model.dtype=bfloat16", *words]))
+    assert "+" in config.target.name
+    assert run_id(config) == id_before
+
+
+def test_a_folder_that_was_named_by_the_choice_alone_is_found_again(tmp_path):
+    config = compose(["target=q_v", "target.ranks.k=8", f"runs_dir={tmp_path}"])
+    before = run_name(config).replace("+k=8", "")
+    assert before != run_name(config)
+    (tmp_path / before).mkdir()
+    assert run_name(config) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from typing import Any
 
@@ -27,6 +28,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
     del settings["model"]["hub_id"]  # a name for others
+    settings["target"]["name"] = _choice(config)
     for key in SAVING:
         del settings["train"][key]
     return _changed(settings, as_dict(RunConfig()))
@@ -55,10 +57,23 @@ def run_id(config: RunConfig) -> str:
     return run_hash(config)[:8]
 
 
+def _choice(config: RunConfig) -> str | None:
+    """The strategy's name without the changes that compose adds to it (`q_v+k=8`), which the settings say too."""
+    name = config.target.name
+    return name and re.sub(r"(\+\w+=[^+]*)+$", "", name)
+
+
 def run_name(config: RunConfig) -> str:
-    """The name of the run's folder: target, model, dataset, seed and id."""
-    names = (config.target.name, config.model.name, config.dataset.name, f"s{config.seed}", run_id(config))
-    return "-".join(re.sub(r"[^\w.+]", "_", str(redact(name))) for name in names)
+    """The name of the run's folder: target, model, dataset, seed and id.
+
+    A folder that an earlier version named by the choice alone keeps its name.
+    """
+    rest = (config.model.name, config.dataset.name, f"s{config.seed}", run_id(config))
+    now, before = (
+        "-".join(re.sub(r"[^\w.+=]", "_", str(redact(name))) for name in (target, *rest))
+        for target in (config.target.name, _choice(config))
+    )
+    return before if os.path.isdir(os.path.join(os.path.expanduser(config.runs_dir), before)) else now
 
 
 def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantized_modules: int) -> dict[str, Any]:
