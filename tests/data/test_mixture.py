@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lorascope.compose import compose, schema, to_run_config
 from lorascope.config.schema import as_dict
 from lorascope.data.rows import Rows, exchange
-from lorascope.data.sources import load_rows, pin, seen
+from lorascope.data.sources import load_rows, pin, weighted
 from lorascope.errors import ConfigError, DataError
 from lorascope.records.identity import run_id
 
@@ -20,14 +20,14 @@ def mixed(parts: str, *words: str):
 
 def test_rows_are_seen_as_often_as_their_weight_says():
     rows = [exchange(f"q {n}", "a") for n in range(10)]
-    counts = {weight: Counter(row.prompt for row in seen(rows, weight)) for weight in (0.5, 1, 2, 2.3, 0.01)}
+    counts = {weight: Counter(row.prompt for row in weighted(rows, weight)) for weight in (0.5, 1, 2, 2.3, 0.01)}
     assert sum(counts[0.5].values()) == 5
     assert set(counts[0.5].values()) == {1}
     assert counts[1] == Counter(row.prompt for row in rows)
     assert set(counts[2].values()) == {2}
     assert sorted(counts[2.3].values()) == [2] * 7 + [3] * 3
     assert sum(counts[0.01].values()) == 1
-    assert seen(rows, 0.5) == seen(rows, 0.5)
+    assert weighted(rows, 0.5) == weighted(rows, 0.5)
 
 
 def test_a_mixture_has_the_parts_rows_and_asks_each_part_apart():
