@@ -78,7 +78,7 @@ def infer_format(present: set[str], settings: ColumnSettings, place: str, labels
         DataError: naming the columns that there are, and the remedy.
     """
     for name, column in settings.columns.items():
-        _require(column, present, f"{settings.key}.{name}={column}", place)
+        require_column(column, present, f"{settings.key}.{name}={column}", place)
     found = _with_template(present, settings, settings.template, place) if settings.template else None
     found = found or _by_names(present, settings, place)
     if labels and not found.answer:
@@ -106,7 +106,7 @@ def _by_names(present: set[str], settings: ColumnSettings, place: str) -> RowFor
 def _with_template(present: set[str], settings: ColumnSettings, template: Template, place: str) -> RowFormat:
     columns = settings.columns
     for name in template.names:
-        _require(columns.get(name, name), present, f"dataset.prompt: {{{name}}}", place)
+        require_column(columns.get(name, name), present, f"dataset.prompt: {{{name}}}", place)
     answer = columns.get("completion") or next((name for name in ANSWERS if name in present), None)
     if answer is None:
         raise DataError(
@@ -118,7 +118,12 @@ def _with_template(present: set[str], settings: ColumnSettings, template: Templa
     return RowFormat("a prompt made of columns", "", answer, system=system, template=template.renamed(columns))
 
 
-def _require(column: str, present: set[str], key: str, place: str) -> None:
+def require_column(column: str, present: set[str], key: str, place: str) -> None:
+    """Refuse a column that a file does not have.
+
+    Raises:
+        DataError: naming the setting `key` and the columns that there are.
+    """
     if column not in present:
         raise DataError(key, f"{place} has no such column.", f"It has: {_listed(present)}.")
 

@@ -16,36 +16,24 @@ from lorascope.data.rows import RawRow, Rows
 from lorascope.data.splits import RawSource, read_splits
 from lorascope.errors import DataError
 
-# what a failure's name and text hold -> setting, what is wrong (its first line where empty), remedy; the first is taken
+# what a failure's name and text hold, setting, what is wrong (its first line where empty), remedy; the first is taken
 EXPLANATIONS = (
+    ("(?i)gated", "path", "the hub says that this data set is gated.", "Accept its terms there, then set HF_TOKEN."),
     (
-        "(?i)gated",
-        "{half}path={path}", "the hub says that this data set is gated.", "Accept its terms there, then set HF_TOKEN.",
+        r"Unknown split|Bad split|Split name|^\w+: (Unrecognized i|I)nstruction",
+        "split", "", "Name a split that it has.",
     ),
-    (
-        "Unknown split|Bad split|Split name|^\\w+: (Unrecognized i|I)nstruction",
-        "{half}split={split}", "", "Name a split that it has.",
-    ),
-    (
-        "^HFValidationError",
-        "{half}path={path}", "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER.",
-    ),
-    (
-        "Config name is missing|BuilderConfig",
-        "{half}subset", "", "Name one: dataset.{half}subset=NAME",
-    ),
+    ("^HFValidationError", "path", "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER."),
+    ("Config name is missing|BuilderConfig", "subset", "", "Name one: dataset.{half}subset=NAME"),
     (
         "^DatasetNotFoundError",
-        "{half}path={path}", "the hub knows no such data set, or it is private.", "Check the id; a folder works too.",
+        "path", "the hub knows no such data set, or it is private.", "Check the id; a folder works too.",
     ),
     (
         "reach|(?i:connect|offline)",
-        "{half}path={path}", "the hub cannot be reached, and it is not in the local cache.", "Connect once.",
+        "path", "the hub cannot be reached, and it is not in the local cache.", "Connect once.",
     ),
-    (
-        "",
-        "{half}path={path}", "{name}: {first}", "See dataset=file for files of your own.",
-    ),
+    ("", "path", "{name}: {first}", "See dataset=file for files of your own."),
 )  # fmt: skip
 
 
@@ -134,5 +122,6 @@ def _explained(error: Exception, place: HubLocation) -> DataError:
     name, text = type(error).__name__, str(error).strip()
     first = text.splitlines()[0] if text else name
     setting, what, remedy = next(rest for pattern, *rest in EXPLANATIONS if re.search(pattern, f"{name}: {text}"))
-    known = place._asdict() | {"name": name, "first": first}
-    return DataError(f"dataset.{setting.format(**known)}", what.format(**known) or first, remedy.format(**known))
+    value = getattr(place, setting)
+    key = f"dataset.{place.half}{setting}" + (f"={value}" if value else "")
+    return DataError(key, what.format(name=name, first=first) or first, remedy.format(half=place.half))

@@ -11,7 +11,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lorascope.config.schema import DatasetConfig, from_dict
 from lorascope.data.columns import column_settings
@@ -104,18 +104,17 @@ def _check_parts(dataset: DatasetConfig) -> None:
         raise ConfigError("dataset.parts", "a mixture of nothing.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
     if dataset.options:
         raise ConfigError("dataset.options", "a mixture has none of its own.", "Give them to a part: {options: {…}}")
-    for name, part in _parts(dataset).items():
+    for name, (weight, part) in _parts(dataset).items():
         key = f"dataset.parts.{name}"
-        weight: Any = part.weight
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:
             remedy = f"Take a number above 0, up to {HEAVIEST}: 0.5 is half of its rows, 2 each of them twice."
             raise ConfigError(key, f"{weight!r} is not how often rows can be seen.", remedy)
-        if part.dataset.source in MIXED:
+        if part.source in MIXED:
             raise ConfigError(key, "is a mixture itself.", "Name its parts here.")
-        if part.dataset.streaming:
+        if part.streaming:
             raise ConfigError(f"{key}: dataset.streaming", "parts are mixed in the memory.", "Leave it out.")
         try:
-            check_options(part.dataset)
+            check_options(part)
         except ConfigError as error:
             raise ConfigError(f"{key}: {error.place}", error.what, error.remedy) from error
 
@@ -127,15 +126,15 @@ def pin(dataset: DatasetConfig) -> DatasetConfig:
         DataError: when a file is missing.
     """
     if dataset.source in MIXED:
-        pinned = {name: pin(part.dataset).content for name, part in _parts(dataset).items()}
-        parts = {
-            name: given | ({"content": pinned[name]} if pinned[name] else {}) for name, given in dataset.parts.items()
-        }
+        parts = dict(dataset.parts)
+        for name, (_, part) in _parts(dataset).items():
+            if content := pin(part).content:
+                parts[name] = parts[name] | {"content": content}
         return dataclasses.replace(dataset, parts=parts)
     folder = dataset.source == "hub" and any(os.path.isdir(path or "") for path in (dataset.path, dataset.eval_path))
-    if dataset.source != "file" and not folder:
-        return dataset
-    return dataclasses.replace(dataset, content=content_hash(dataset))
+    return (
+        dataclasses.replace(dataset, content=content_hash(dataset)) if dataset.source == "file" or folder else dataset
+    )
 
 
 def load_rows(dataset: DatasetConfig) -> Rows:
@@ -170,17 +169,10 @@ def _loader(source: str) -> Callable[..., Rows]:
     return load
 
 
-class Part(NamedTuple):
-    """One data set of a mixture."""
-
-    weight: float  # how often its rows are seen in an epoch
-    dataset: DatasetConfig
-
-
-def _parts(dataset: DatasetConfig) -> dict[str, Part]:
-    """The parts by name, as `compose` filled them in."""
+def _parts(dataset: DatasetConfig) -> dict[str, tuple[Any, DatasetConfig]]:
+    """Weight and data set of each part, as `compose` filled them in."""
     return {
-        name: Part(given["weight"], from_dict(DatasetConfig, {k: v for k, v in given.items() if k != "weight"}))
+        name: (given["weight"], from_dict(DatasetConfig, {k: v for k, v in given.items() if k != "weight"}))
         for name, given in dataset.parts.items()
     }
 
@@ -193,12 +185,12 @@ def load(dataset: DatasetConfig) -> Rows:
     """
     train: list[Row] = []
     found: dict[str, Rows] = {}
-    for name, part in _parts(dataset).items():
+    for name, (weight, part) in _parts(dataset).items():
         try:
-            found[name] = load_rows(part.dataset)
+            found[name] = load_rows(part)
         except LorascopeError as error:
             raise type(error)(f"dataset.parts.{name}: {error.place}", error.what, error.remedy) from error
-        train += weighted(found[name].train, part.weight)
+        train += weighted(found[name].train, weight)
     probes: dict[str, Sequence[Row]] = {}
     labels_of: dict[str, tuple[str, ...]] = {}
     for name, rows in found.items():

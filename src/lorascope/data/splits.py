@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig, OnBadRow
-from lorascope.data.columns import BadRowError, ColumnSettings, column_settings, infer_format, to_row
+from lorascope.data.columns import BadRowError, ColumnSettings, column_settings, infer_format, require_column, to_row
 from lorascope.data.rows import DiskRows, RawRow, Row, Rows
 from lorascope.errors import DataError
 
@@ -155,9 +155,8 @@ class RowReader:
         self.format_name = self.format.name if self.format else ""
         # the group matters where rows are split, and an eval split with columns of its own is not
         self.group = None if settings.key == "dataset.eval_columns" else dataset.group
-        if self.group and present and self.group not in present:
-            there = ", ".join(sorted(present))
-            raise DataError(f"dataset.group={self.group}", f"{source.place} has no such column.", f"It has: {there}.")
+        if self.group and present:
+            require_column(self.group, present, f"dataset.group={self.group}", source.place)
 
     def __iter__(self) -> Iterator[Row]:
         for where, raw in self.source.rows():

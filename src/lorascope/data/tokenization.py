@@ -112,7 +112,7 @@ def encode(
     if bad and not (skip and len(columns[0])):
         raise _nothing_learned(bad, max_length)
     skipped = tuple(f"{place}: its completion begins after {row.start} tokens" for place, row in bad)
-    return TokenizedSplit(*columns, digest.hexdigest()[:16], truncated, skipped, last_answer_only)
+    return TokenizedSplit(columns[0], columns[1], digest.hexdigest()[:16], truncated, skipped, last_answer_only)
 
 
 def check_vocabulary(data: TokenizedSplit, pad_id: int, model: Any) -> None:
@@ -161,7 +161,10 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
     try:
         if row.every_answer and tokenizer.chat_template and GENERATION_MARK.search(tokenizer.chat_template):
             marked = tokenizer.apply_chat_template(
-                _as_dicts(row.messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+                [message._asdict() for message in row.messages],
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
             )
             return EncodedRow(marked["input_ids"], [bool(one) for one in marked["assistant_masks"]])
         return _by_prefixes(row, tokenizer)
@@ -200,7 +203,7 @@ def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, 
     ids: list[int]
     if tokenizer.chat_template:
         ids = tokenizer.apply_chat_template(
-            _as_dicts(messages), tokenize=True, return_dict=True, add_generation_prompt=ask
+            [message._asdict() for message in messages], tokenize=True, return_dict=True, add_generation_prompt=ask
         )["input_ids"]
     else:  # a base model: a line for each message, and the end of the text after each answer
         ends = {"assistant": tokenizer.eos_token or "\n"}
@@ -208,23 +211,17 @@ def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, 
     return ids
 
 
-def _as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [message._asdict() for message in messages]
-
-
 def padded(
     data: TokenizedSplit, rows: Sequence[int], pad_id: int, device: torch.device | str
 ) -> dict[str, torch.Tensor]:
     """`input_ids`, `attention_mask` and `labels` of some rows, each (rows, longest row); padding is IGNORED."""
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    width = max(len(data.input_ids[row]) for row in rows)
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED)
-    for place, row in enumerate(rows):
-        length = len(data.input_ids[row])
-        ids[place, :length] = torch.tensor(data.input_ids[row])
-        mask[place, :length] = 1
-        labels[place, :length] = torch.tensor(data.labels[row])
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "labels": labels.to(device)}
+    ids = [torch.tensor(data.input_ids[row]) for row in rows]
+    labels = [torch.tensor(data.labels[row]) for row in rows]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id).to(device),
+        "attention_mask": pad_sequence([torch.ones_like(one) for one in ids], batch_first=True).to(device),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED).to(device),
+    }

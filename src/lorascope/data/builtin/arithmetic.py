@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lorascope.data.rows import Row, Rows, exchange
 from lorascope.errors import ConfigError, DataError
@@ -13,7 +13,7 @@ SIGNS = {"+": "+", "-": "-", "*": "×"}
 
 
 class Problem(NamedTuple):
-    """Two numbers and what is done with them."""
+    """An operation on two numbers."""
 
     sign: str
     left: int
@@ -21,13 +21,12 @@ class Problem(NamedTuple):
 
     @property
     def answer(self) -> int:
-        """What comes out."""
+        """The result."""
         return {"+": self.left + self.right, "-": self.left - self.right, "*": self.left * self.right}[self.sign]
 
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """The same for a problem and the one with its numbers swapped."""
-        return self.sign, min(self.left, self.right), max(self.left, self.right)
+    def to_row(self) -> Row:
+        """The question and its answer."""
+        return exchange(f"{self.left} {SIGNS[self.sign]} {self.right} = ?", str(self.answer), SYSTEM)
 
 
 def load(
@@ -39,8 +38,8 @@ def load(
         seed: of the problems; the run's seed does not change them.
         digits: numbers are below 10 ** digits; those of the probe `longer` have one digit more, both.
         operations: of + - *, each as often; differences are never below zero.
-        rows: problems in the train half.
-        eval_rows: problems in the eval half, none of them trained, nor with its numbers swapped.
+        rows: problems in the train split.
+        eval_rows: problems in the eval split, none of them trained, nor with its numbers swapped.
         longer: problems of the probe.
 
     Raises:
@@ -65,10 +64,10 @@ def load(
     problems = _problems(draw, signs, 0, 10**digits, rows + eval_rows)
     beyond = _problems(draw, signs, 10**digits, 10 ** (digits + 1), longer)
     return Rows(
-        train=tuple(map(_row, problems[eval_rows:])),
-        eval=tuple(map(_row, problems[:eval_rows])),
+        train=tuple(map(Problem.to_row, problems[eval_rows:])),
+        eval=tuple(map(Problem.to_row, problems[:eval_rows])),
         origin=f"made by lorascope, seed {seed}",
-        probes={"longer": tuple(map(_row, beyond))},
+        probes={"longer": tuple(map(Problem.to_row, beyond))},
         license="Apache-2.0",
         split="by problem: none is in both halves, nor with its numbers swapped",
     )
@@ -76,13 +75,9 @@ def load(
 
 def _problems(draw: random.Random, signs: list[str], low: int, high: int, wanted: int) -> list[Problem]:
     """Different problems with numbers of [low, high); a problem and its swapped form count as one."""
-    found: dict[tuple[str, int, int], Problem] = {}
+    found: dict[tuple[Any, ...], Problem] = {}
     while len(found) < wanted:
         sign, numbers = draw.choice(signs), [draw.randrange(low, high), draw.randrange(low, high)]
         problem = Problem(sign, *(sorted(numbers, reverse=True) if sign == "-" else numbers))
-        found.setdefault(problem.key, problem)
+        found.setdefault((sign, *sorted(numbers)), problem)
     return list(found.values())
-
-
-def _row(problem: Problem) -> Row:
-    return exchange(f"{problem.left} {SIGNS[problem.sign]} {problem.right} = ?", str(problem.answer), SYSTEM)

