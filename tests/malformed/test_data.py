@@ -65,7 +65,7 @@ FILES = {
     "no JSON at all": ("a.json", b"", "a.json, line 1 is not JSON"),
     "null": ("a.json", b"null", "a.json is no list of objects"),
     "lists in a list": ("a.json", b'[["a", "b"]]', "a.json, row 1 is not an object"),
-    "two lists to choose from": ("a.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "tell no shape: a, b"),
+    "two lists to choose from": ("a.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "from its columns: a, b"),
     "columns as lists": ("a.json", b'{"prompt": ["a"], "completion": ["b"]}', "'prompt' is a list, not text"),
     # values
     "half of a character": ("a.jsonl", b'{"text": "\\ud800"}', "'text' holds half of a character, '\\ud800'"),
@@ -90,9 +90,9 @@ FILES = {
     "conversations in a conversation": ("a.jsonl", messages([USER, ANSWER]), "message 1 is a list, not an object"),
     "one message for several": ("a.jsonl", b'{"messages": {"role": "user"}}', "'messages' is an object, not a list"),
     # CSV
-    "no heading": ("a.csv", b"What?,That.\nWho?,He.\n", "its columns tell no shape: That., What?"),
-    "semicolons": ("a.csv", b"prompt;completion\na;b\n", "its columns tell no shape: prompt;completion"),
-    "commas in TSV": ("a.tsv", b"prompt,completion\na,b\n", "its columns tell no shape: prompt,completion"),
+    "no heading": ("a.csv", b"What?,That.\nWho?,He.\n", "cannot be inferred from its columns: That., What?"),
+    "semicolons": ("a.csv", b"prompt;completion\na;b\n", "inferred from its columns: prompt;completion"),
+    "commas in TSV": ("a.tsv", b"prompt,completion\na,b\n", "inferred from its columns: prompt,completion"),
     "a column twice": ("a.csv", b"prompt,prompt,completion\na,b,c\n", "line 1: the heading names 'prompt' twice"),
     "letters behind a quote": ("a.csv", b'prompt,completion\na,"b"c\n', "a.csv, line 2 is not CSV"),
     "nothing in CSV": ("a.csv", b"", "it has no rows"),
@@ -143,7 +143,7 @@ def test_a_folder_without_data_is_told_with_the_kinds_that_are_read(others, tmp_
     [
         (b'{"text": "x", "g": "\\ud800"}', {"group": "g"}, "the group column 'g' holds half of a character"),
         (b'{"text": "x", "g": ""}', {"group": "g"}, "the group column 'g' is empty"),
-        (b'{"a": "x", "b": "y"}', {"columns": {"prompt": "a"}}, "its columns tell no shape: a, b"),
+        (b'{"a": "x", "b": "y"}', {"columns": {"prompt": "a"}}, "the format cannot be inferred from its columns: a, b"),
         (b'{"a": "x"}', {"columns": {"prompt": "a", "completion": "b"}}, "dataset.columns.completion=b"),
         (b'{"text": 1}\n{"text": 2}', {"on_bad_row": OnBadRow.skip}, "it has no rows"),
     ],

@@ -51,11 +51,7 @@ class RowFormat(NamedTuple):
 
 
 def column_settings(dataset: DatasetConfig, *, evaluation: bool = False) -> ColumnSettings:
-    """The column settings of the train or the eval split.
-
-    Raises:
-        ConfigError: for a field that no format has, or a template that cannot be read.
-    """
+    """The column settings of a split; a ConfigError for a field that no format has."""
     template = read_template(dataset.prompt) if dataset.prompt else None
     key = "eval_columns" if evaluation and dataset.eval_columns else "columns"
     settings = ColumnSettings(getattr(dataset, key), template, f"dataset.{key}")
@@ -97,8 +93,8 @@ def _by_names(present: set[str], settings: ColumnSettings, place: str) -> RowFor
             return RowFormat(name, known[content], answer and known[answer], more, system)
     raise DataError(
         place,
-        f"its columns tell no shape: {_listed(present)}.",
-        f"Say which is which: {settings.key}='{{prompt: COLUMN, completion: COLUMN}}' "
+        f"the format cannot be inferred from its columns: {_listed(present)}.",
+        f"Name them: {settings.key}='{{prompt: COLUMN, completion: COLUMN}}' "
         "(or messages, text, or instruction, input and output).",
     )
 
@@ -109,21 +105,14 @@ def _with_template(present: set[str], settings: ColumnSettings, template: Templa
         require_column(columns.get(name, name), present, f"dataset.prompt: {{{name}}}", place)
     answer = columns.get("completion") or next((name for name in ANSWERS if name in present), None)
     if answer is None:
-        raise DataError(
-            place,
-            f"no column is told to be the answer: {_listed(present)}.",
-            f"Say which: {settings.key}='{{completion: COLUMN}}'",
-        )
+        what = f"no column is named as the answer: {_listed(present)}."
+        raise DataError(place, what, f"Name it: {settings.key}='{{completion: COLUMN}}'")
     system = columns.get("system") or ("system" if "system" in present - set(template.names) else None)
     return RowFormat("a prompt made of columns", "", answer, system=system, template=template.renamed(columns))
 
 
 def require_column(column: str, present: set[str], key: str, place: str) -> None:
-    """Refuse a column that a file does not have.
-
-    Raises:
-        DataError: naming the setting `key` and the columns that there are.
-    """
+    """Raise a DataError that names the setting `key`, unless `column` is among those of the file."""
     if column not in present:
         raise DataError(key, f"{place} has no such column.", f"It has: {_listed(present)}.")
 
@@ -145,26 +134,26 @@ def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: s
         BadRowError: when a value is missing or cannot be learned from.
     """
     key = "" if group is None else _group(raw, group)
-    system = system or (_text(raw, form.system) if form.system and raw.get(form.system) else "")
+    system = system or (_column(raw, form.system) if form.system and raw.get(form.system) else "")
     if form.name == "messages":
         messages = _messages(raw.get(form.content), form.content, system)
         return Row(messages=messages, every_answer=True, group=key, place=place)
     if form.name == "text":
-        return Row(text=_text(raw, form.content), group=key, place=place)
+        return Row(text=_column(raw, form.content), group=key, place=place)
     if form.template:
-        prompt = form.template.render({name: _text(raw, name, numbers=True) for name in form.template.names})
+        prompt = form.template.render({name: _column(raw, name, numbers=True) for name in form.template.names})
     else:
         context = (column for column in form.context if raw.get(column) not in (None, ""))
-        prompt = "\n\n".join(_text(raw, column) for column in (form.content, *context))
+        prompt = "\n\n".join(_column(raw, column) for column in (form.content, *context))
     return exchange(prompt, _answer(raw, form.answer, form.labels), system, key, place)
 
 
 def _answer(raw: Mapping[str, Any], column: str, labels: tuple[str, ...]) -> str:
     if not labels:
-        return _text(raw, column)
+        return _column(raw, column)
     if isinstance(raw.get(column), bool):
         raw = {column: int(raw[column])}
-    value = _text(raw, column, numbers=True).strip()
+    value = _column(raw, column, numbers=True).strip()
     if value in labels:
         return value
     if not value.isascii() or not value.isdigit() or int(value) >= len(labels):
@@ -179,17 +168,21 @@ def _group(raw: Mapping[str, Any], column: str) -> str:
     return _valid(str(raw[column]), f"the group column '{column}'")
 
 
-def _text(raw: Mapping[str, Any], column: str, *, numbers: bool = False) -> str:
+def _column(raw: Mapping[str, Any], column: str, *, numbers: bool = False) -> str:
     if column not in raw:
         raise BadRowError(f"'{column}' is missing")
     value = raw[column]
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
+    return _text(value, f"'{column}'")
+
+
+def _text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise BadRowError(f"'{column}' is empty")
+        raise BadRowError(f"{where} is empty")
     if not isinstance(value, str):
-        raise BadRowError(f"'{column}' is {_kind(value)}, not text")
-    return _valid(value, f"'{column}'")
+        raise BadRowError(f"{where} is {_kind(value)}, not text")
+    return _valid(value, where)
 
 
 def _valid(text: str, where: str) -> str:
@@ -215,10 +208,7 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
         if not isinstance(role, str) or role not in ROLES:
             raise BadRowError(f"message {number} has the role {str(role)[:40]!r}; roles are system, user, assistant")
         content = turn.get("content", turn.get("value"))
-        if not isinstance(content, str) or not content.strip():
-            what = "empty" if content is None or content == "" or isinstance(content, str) else _kind(content)
-            raise BadRowError(f"the content of message {number} ({role}) is {what}")
-        turns.append(Message(ROLES[role], _valid(content, f"the content of message {number} ({role})")))
+        turns.append(Message(ROLES[role], _text(content, f"the content of message {number} ({role})")))
     if system and turns[0].role != "system":
         turns.insert(0, Message("system", system))
     if not any(turn.role == "assistant" for turn in turns):

@@ -31,11 +31,7 @@ def _opened(file: Path) -> Iterator[io.BufferedReader]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The file's lines with their ends.
-
-    Raises:
-        DataError: at the first line that is not UTF-8.
-    """
+    """The file's lines with their ends."""
     with _opened(file) as opened:
         for number, raw in enumerate(opened, start=1):
             try:
@@ -47,12 +43,10 @@ def _lines(file: Path) -> Iterator[str]:
 def _not_utf8(file: Path, line: int, byte: int, raw: bytes) -> DataError:
     with _opened(file) as opened:
         start = opened.read(2**20) + raw
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        remedy = f"Write the file anew as UTF-8: iconv -f UTF-16 -t UTF-8 {file.name}"
-    elif b"\0" in start:
+    encoding = "UTF-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+    remedy = f"Write the file anew as UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
+    if encoding == "LATIN1" and b"\0" in start:
         remedy = f"Look what it holds, it seems to be no text: file {file.name}"
-    else:
-        remedy = f"Write the file anew as UTF-8: iconv -f LATIN1 -t UTF-8 {file.name}"
     return DataError(f"dataset.path: {file.name}, line {line}", f"byte {byte:#04x} is not UTF-8.", remedy)
 
 
@@ -140,11 +134,7 @@ KINDS = f"Kinds: {', '.join(READERS)}."
 
 
 def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
-    """The files that a path, folder or glob means, sorted.
-
-    Raises:
-        DataError: when there is none, or one of an unknown kind.
-    """
+    """The files of a path, folder or glob, sorted; a DataError for none, or one of an unknown kind."""
     path = Path(os.path.expanduser(pattern))
     if os.path.isdir(path):  # which takes names of every length and kind
         found = sorted(file for file in path.iterdir() if file.suffix in READERS and file.is_file())
@@ -166,11 +156,7 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
 
 
 def content_hash(dataset: DatasetConfig) -> str:
-    """SHA-256 over the bytes of all files, so that an edited file makes another run; 16 hex digits.
-
-    Raises:
-        DataError: when a file is missing or cannot be read.
-    """
+    """SHA-256 over the bytes of all files, so that an edited file makes another run; 16 hex digits."""
     digest = hashlib.sha256()
     for file in _all_files(dataset):
         with _opened(file) as opened:
@@ -179,11 +165,7 @@ def content_hash(dataset: DatasetConfig) -> str:
 
 
 def content_size(dataset: DatasetConfig) -> int:
-    """Bytes of all files.
-
-    Raises:
-        DataError: when a file is missing.
-    """
+    """Bytes of all files."""
     return sum(file.stat().st_size for file in _all_files(dataset))
 
 
@@ -197,11 +179,7 @@ def _all_files(dataset: DatasetConfig) -> Iterator[Path]:
 
 
 def load(dataset: DatasetConfig) -> Rows:
-    """Both splits of the user's files.
-
-    Raises:
-        DataError: for a file that cannot be read, or the first bad row unless they are skipped.
-    """
+    """Both splits of the user's files."""
 
     def source(pattern: str, key: str) -> RawSource:
         return RawSource(partial(_all_rows, pattern, key, dataset.streaming), pattern, "files of its own")

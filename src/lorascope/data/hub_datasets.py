@@ -51,11 +51,7 @@ class HubLocation(NamedTuple):
 
 
 def load(dataset: DatasetConfig) -> Rows:
-    """Both splits: `split` and `eval_split`, or a data set of its own, or `split` divided by `eval_share`.
-
-    Raises:
-        DataError: when a data set cannot be loaded, or for the first bad row unless they are skipped.
-    """
+    """Both splits: `split` and `eval_split`, or a data set of its own, or `split` divided by `eval_share`."""
     assert dataset.path
     place, other = HubLocation(dataset.path, dataset.subset, dataset.split, dataset.revision), None
     if dataset.eval_path:
@@ -97,14 +93,8 @@ def _fetch(place: HubLocation, streaming: bool) -> Any:
 
     try:
         cache = _cache_of(Path(place.path), datasets.config.HF_DATASETS_CACHE) if os.path.isdir(place.path) else None
-        return datasets.load_dataset(
-            place.path,
-            place.subset,
-            split=place.split,
-            revision=place.revision,
-            cache_dir=cache,
-            streaming=streaming,
-        )
+        named = {"split": place.split, "revision": place.revision, "cache_dir": cache, "streaming": streaming}
+        return datasets.load_dataset(place.path, place.subset, **named)
     except Exception as error:  # datasets passes on what its builders and the hub raise
         raise _explained(error, place) from error
 

@@ -39,11 +39,7 @@ class Template:
 
 
 def read_template(text: str) -> Template:
-    """Parse a template: {COLUMN} is a column, {{ and }} are braces, a backslash and n are a new line.
-
-    Raises:
-        ConfigError: for a brace that is left open, and for what is not a plain column's name.
-    """
+    """Parse a template: {COLUMN} is a column, {{ and }} are braces, a backslash and n are a new line."""
     remedy = "A column stands in braces, {COLUMN}; a brace itself is {{ or }}."
     pieces: list[tuple[str, str | None]] = []
     try:
@@ -74,11 +70,7 @@ class Question:
 
 
 def questions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Question]:
-    """Conversations as questions for their last answer; texts are left out.
-
-    Raises:
-        DataError: when the chat template refuses a row.
-    """
+    """Conversations as questions for their last answer; texts are left out."""
     encoded = ((row, _last_answer(row, tokenizer)) for row in rows if row.messages)
     return [Question(row, one.ids[: one.start], one.ids[one.start :]) for row, one in encoded]
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,8 +65,7 @@ class Row:
 def exchange(prompt: str, completion: str, system: str = "", group: str = "", place: str = "") -> Row:
     """A row of one question and its answer."""
     head = (Message("system", system),) if system else ()
-    messages = (*head, Message("user", prompt), Message("assistant", completion))
-    return Row(messages=messages, group=group, place=place)
+    return Row((*head, Message("user", prompt), Message("assistant", completion)), group=group, place=place)
 
 
 @dataclass(frozen=True)
@@ -133,11 +132,7 @@ class DiskRows(Sequence[Row]):
     def __len__(self) -> int:
         return len(self.offsets)
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
-    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return tuple(self[one] for one in range(*index.indices(len(self))))
         self.file.seek(self.offsets[index])

@@ -30,20 +30,13 @@ SOURCES = {
     "sms_spam": ("lorascope.data.builtin.sms_spam", ()),  # its error says where its file is found
 }
 # the same with `load(dataset) -> Rows`
-BY_PATH = {
-    "file": ("lorascope.data.files", ()),
-    "hub": ("lorascope.data.hub_datasets", ("datasets",)),
-}
+BY_PATH = {"file": ("lorascope.data.files", ()), "hub": ("lorascope.data.hub_datasets", ("datasets",))}
 MIXED = {"mixture": ("lorascope.data.sources", ())}
 HEAVIEST = 1000  # how often a part may be seen in an epoch
 
 
 def check_options(dataset: DatasetConfig) -> None:
-    """Refuse a source that does not exist and settings that it does not take.
-
-    Raises:
-        ConfigError: for the first of these.
-    """
+    """Raise a ConfigError for a source that does not exist, or a setting that it does not take."""
     source = dataset.source
     if dataset.parts and source not in MIXED:
         raise ConfigError("dataset.parts", f"the source {source} has no parts.", "Take dataset=mixture.")
@@ -120,11 +113,7 @@ def _check_parts(dataset: DatasetConfig) -> None:
 
 
 def pin(dataset: DatasetConfig) -> DatasetConfig:
-    """The same data set with a hash of its files, so that an edited file makes another run.
-
-    Raises:
-        DataError: when a file is missing.
-    """
+    """The same data set with a hash of its files, so that an edited file makes another run."""
     if dataset.source in MIXED:
         parts = dict(dataset.parts)
         for name, (_, part) in _parts(dataset).items():
@@ -178,11 +167,7 @@ def _parts(dataset: DatasetConfig) -> dict[str, tuple[Any, DatasetConfig]]:
 
 
 def load(dataset: DatasetConfig) -> Rows:
-    """The rows of a mixture, part by part; a part's eval split and further sets are further sets under its name.
-
-    Raises:
-        DataError: when a part cannot be loaded, with the part's name.
-    """
+    """The rows of a mixture, part by part; a part's eval split and further sets are further sets under its name."""
     train: list[Row] = []
     found: dict[str, Rows] = {}
     for name, (weight, part) in _parts(dataset).items():

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig, OnBadRow
-from lorascope.data.columns import BadRowError, ColumnSettings, column_settings, infer_format, require_column, to_row
+from lorascope.data.columns import BadRowError, column_settings, infer_format, require_column, to_row
 from lorascope.data.rows import DiskRows, RawRow, Row, Rows
 from lorascope.errors import DataError
 
@@ -36,9 +36,6 @@ def hold_out_validation(rows: Rows, share: float) -> Rows:
     """Replace the eval split by a share of the train split, so that tuning never sees the eval rows.
 
     By group where the train rows have many groups (templates, books), else by prompt; the further sets are left out.
-
-    Raises:
-        DataError: when a split is empty.
     """
     by_group = len({row.group for row in rows.train}) >= MANY_GROUPS
     # a prefix, since by the eval split's own hash no train row is among the first
@@ -114,14 +111,13 @@ def read_splits(
     Raises:
         DataError: for the first bad row, unless they are skipped; when a split is empty.
     """
-    reader, later = RowReader(main, dataset, column_settings(dataset), labels), None
-    by_group, bad = dataset.group is not None, reader.bad
+    reader, by_group = RowReader(main, dataset, labels), dataset.group is not None
+    bad = reader.bad
     if other:
-        later = RowReader(other, dataset, column_settings(dataset, evaluation=True), labels)
+        later = RowReader(other, dataset, labels, evaluation=True)
         train, _ = reader.read(dataset.max_train_samples)
         evaluation, _ = later.read(dataset.max_eval_samples)
-        bad = bad + later.bad
-        split = other.split
+        bad, split = bad + later.bad, other.split
     else:
         train, evaluation = reader.read(
             dataset.max_train_samples,
@@ -144,9 +140,10 @@ class RowReader:
     """
 
     def __init__(
-        self, source: RawSource, dataset: DatasetConfig, settings: ColumnSettings, labels: Sequence[str]
+        self, source: RawSource, dataset: DatasetConfig, labels: Sequence[str], *, evaluation: bool = False
     ) -> None:
         self.source, self.dataset = source, dataset
+        settings = column_settings(dataset, evaluation=evaluation)
         self.bad: list[str] = []
         # a stream is not read twice for its columns
         first = islice(source.rows(), COLUMN_ROWS if dataset.streaming else None)

@@ -116,11 +116,7 @@ def encode(
 
 
 def check_vocabulary(data: TokenizedSplit, pad_id: int, model: Any) -> None:
-    """Refuse token ids that the model has no embedding for: its tokenizer is another model's.
-
-    Raises:
-        DataError: naming the highest of them.
-    """
+    """Raise a DataError for token ids that the model has no embedding for: its tokenizer is another model's."""
     known = len(model.get_input_embeddings().weight)
     highest = max(chain([pad_id], map(max, data.input_ids)))
     if highest >= known:
@@ -160,11 +156,9 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
         return EncodedRow(ids, [True] * len(ids))
     try:
         if row.every_answer and tokenizer.chat_template and GENERATION_MARK.search(tokenizer.chat_template):
+            turns = [message._asdict() for message in row.messages]
             marked = tokenizer.apply_chat_template(
-                [message._asdict() for message in row.messages],
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
+                turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
             )
             return EncodedRow(marked["input_ids"], [bool(one) for one in marked["assistant_masks"]])
         return _by_prefixes(row, tokenizer)
@@ -202,9 +196,10 @@ def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, 
     """Token ids of a conversation; with `ask`, up to the place where an answer begins."""
     ids: list[int]
     if tokenizer.chat_template:
-        ids = tokenizer.apply_chat_template(
-            [message._asdict() for message in messages], tokenize=True, return_dict=True, add_generation_prompt=ask
-        )["input_ids"]
+        turns = [message._asdict() for message in messages]
+        ids = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, add_generation_prompt=ask)[
+            "input_ids"
+        ]
     else:  # a base model: a line for each message, and the end of the text after each answer
         ends = {"assistant": tokenizer.eos_token or "\n"}
         ids = tokenizer("".join(m.content + ends.get(m.role, "\n") for m in messages))["input_ids"]

@@ -97,6 +97,15 @@ class InventedFact(NamedTuple):
     subject: str
     object: str
 
+    def ask(self, way: str) -> Row:
+        """A question for the object."""
+        return exchange(way.format(self.subject), self.object, SYSTEM, way)
+
+    @property
+    def ways(self) -> Relation:
+        """The ways to ask for it."""
+        return RELATIONS[self.relation]
+
 
 def load(*, seed: int = 1, facts: int = 300, paraphrases: int = 3, control: int = 100) -> Rows:
     """Questions and names.
@@ -121,17 +130,15 @@ def load(*, seed: int = 1, facts: int = 300, paraphrases: int = 3, control: int 
     draw.shuffle(world)
     taught, untaught = sorted(world[:facts]), sorted(world[facts:])
     return Rows(
-        train=tuple(
-            _question(way, fact.subject, fact.object)
-            for fact in taught
-            for way in RELATIONS[fact.relation].trained[:paraphrases]
-        ),
-        eval=tuple(_ask(fact) for fact in taught),
+        train=tuple(fact.ask(way) for fact in taught for way in fact.ways.trained[:paraphrases]),
+        eval=tuple(fact.ask(fact.ways.held_out) for fact in taught),
         origin=f"made by lorascope, seed {seed}",
         probes={
-            "reversed": tuple(_question(RELATIONS[f.relation].reversed, f.object, f.subject) for f in taught),
+            "reversed": tuple(
+                fact._replace(subject=fact.object, object=fact.subject).ask(fact.ways.reversed) for fact in taught
+            ),
             "two_hop": tuple(_two_hops(taught)),
-            "control": tuple(_ask(fact) for fact in untaught),
+            "control": tuple(fact.ask(fact.ways.held_out) for fact in untaught),
         },
         license="Apache-2.0",
         split="by phrasing: the eval half asks the taught facts in words that were not trained",
@@ -178,12 +185,4 @@ def _two_hops(taught: list[InventedFact]) -> Iterator[Row]:
         for fact in taught:
             end = known.get((second, fact.object))
             if fact.relation == first and end and end != fact.subject and (fact.subject, end) not in near:
-                yield _question(way, fact.subject, end)
-
-
-def _ask(fact: InventedFact) -> Row:
-    return _question(RELATIONS[fact.relation].held_out, fact.subject, fact.object)
-
-
-def _question(way: str, about: str, answer: str) -> Row:
-    return exchange(way.format(about), answer, SYSTEM, way)
+                yield fact._replace(object=end).ask(way)

@@ -55,7 +55,6 @@ def load(
     Args:
         min_templates: intents with fewer sentence templates are left out.
         train_rows_per_intent: sentences of an intent in the train split, drawn evenly over its templates.
-        eval_rows_per_intent: the same for the eval split.
         eval_share: share of each intent's templates that only the eval split has.
     """
     from hassil.intents import Intents, TextSlotList
