@@ -117,7 +117,7 @@ BAD = [
         "it ends with a message of the user",
     ),
     ("a.json", "[", "a.json, line 1 is not JSON"),
-    ("a.json", "7", "a.json is no list of objects"),
+    ("a.json", "7", "a.json is not a list of objects"),
     ("a.json", "[]", "it has no rows"),
     ("a.json", '[{"text": ""}]', "a.json, row 1: 'text' is empty"),
     ("a.csv", "prompt,completion\na,b\nc\n", "a.csv, line 3 has fewer values than the heading's 2"),
@@ -126,7 +126,7 @@ BAD = [
     ("a.csv", "prompt,completion\n", "it has no rows"),
     ("a.csv", "prompt,completion\n,b\n", "a.csv, line 2: 'prompt' is empty"),
     ("a.parquet", "no parquet", "is not Parquet"),
-    ("a.xlsx", "x", "'.xlsx' is no kind of file that is read"),
+    ("a.xlsx", "x", "'.xlsx' files cannot be read"),
 ]
 
 

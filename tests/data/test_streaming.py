@@ -143,7 +143,7 @@ def test_a_stream_refuses_what_is_refused_without(tmp_path, words, says):
     for more in ([], [STREAM]):
         with pytest.raises(DataError, match=says):
             read(path, *words, *more)
-    with pytest.raises(DataError, match="no stream"):
+    with pytest.raises(DataError, match="cannot be streamed"):
         read(write(tmp_path / "b.json", ROWS), STREAM)
 
 

@@ -78,7 +78,7 @@ def infer_format(present: set[str], settings: ColumnSettings, place: str, labels
     found = _with_template(present, settings, settings.template, place) if settings.template else None
     found = found or _by_names(present, settings, place)
     if labels and not found.answer:
-        raise DataError("dataset.labels", f"rows read as {found.name} are of no class.", "Leave the labels out.")
+        raise DataError("dataset.labels", f"rows read as {found.name} have no classes.", "Leave the labels out.")
     return found._replace(labels=tuple(labels))
 
 

@@ -27,7 +27,9 @@ def _opened(file: Path) -> Iterator[io.BufferedReader]:
         with file.open("rb") as opened:
             yield opened
     except OSError as error:
-        raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
+        raise DataError(
+            f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Check file permissions."
+        ) from error
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -44,9 +46,9 @@ def _not_utf8(file: Path, line: int, byte: int, raw: bytes) -> DataError:
     with _opened(file) as opened:
         start = opened.read(2**20) + raw
     encoding = "UTF-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
-    remedy = f"Write the file anew as UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
+    remedy = f"Convert it to UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
     if encoding == "LATIN1" and b"\0" in start:
-        remedy = f"Look what it holds, it seems to be no text: file {file.name}"
+        remedy = f"It does not seem to be text; see: file {file.name}"
     return DataError(f"dataset.path: {file.name}, line {line}", f"byte {byte:#04x} is not UTF-8.", remedy)
 
 
@@ -68,12 +70,12 @@ def _json(file: Path) -> Iterator[RawRow]:
             yield from _json_lines(file)
             return
         place = f"dataset.path: {file.name}, line {getattr(error, 'lineno', 1)}"
-        raise DataError(place, f"is not JSON: {_why(error)}.", "Mend the file.") from error
+        raise DataError(place, f"is not JSON: {_why(error)}.", "Correct the file.") from error
     if isinstance(found, dict):  # the list may be named
         lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
         found = lists[0] if len(lists) == 1 else [found]
     if not isinstance(found, list):
-        raise DataError(f"dataset.path: {file.name}", "is no list of objects.", "Write [{…}, {…}], or JSON Lines.")
+        raise DataError(f"dataset.path: {file.name}", "is not a list of objects.", "Write [{…}, {…}], or JSON Lines.")
     for number, row in enumerate(found, start=1):
         yield f"{file.name}, row {number}", row
 
@@ -100,7 +102,7 @@ def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
             yield place, BadRowError(f"has {more} values than the heading's {len(names)}") if more else row
     except csv.Error as error:
         place = f"dataset.path: {file.name}, line {reader.line_num + 1}"  # the last line that was read was fine
-        raise DataError(place, f"is not CSV: {error}.", "Mend it; a quote may be left open.") from error
+        raise DataError(place, f"is not CSV: {error}.", "Correct it; a quote may be left open.") from error
 
 
 def _parquet(file: Path) -> Iterator[RawRow]:
@@ -119,7 +121,7 @@ def _parquet(file: Path) -> Iterator[RawRow]:
                 yield f"{file.name}, row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         what = f"is not Parquet that can be read: {str(error).splitlines()[0].rstrip('.')}."
-        raise DataError(f"dataset.path={file.name}", what, "Write the file anew.") from error
+        raise DataError(f"dataset.path={file.name}", what, "Write it again.") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
@@ -143,7 +145,7 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
     else:
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
     if not found and os.path.isdir(path):
-        raise DataError(f"{key}={pattern}", "no file in it is of a kind that is read.", KINDS)
+        raise DataError(f"{key}={pattern}", "no file in it can be read.", KINDS)
     if not found:
         beside = path.parent.glob("*") if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, [one.name for one in beside if one.name != path.name])
@@ -151,7 +153,7 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
         raise DataError(f"{key}={pattern}", "there is no such file.", hint)
     for file in found:
         if file.suffix not in READERS:
-            raise DataError(f"{key}={file}", f"'{file.suffix}' is no kind of file that is read.", KINDS)
+            raise DataError(f"{key}={file}", f"'{file.suffix}' files cannot be read.", KINDS)
     return found
 
 
@@ -193,5 +195,5 @@ def load(dataset: DatasetConfig) -> Rows:
 def _all_rows(pattern: str, key: str, streaming: bool) -> Iterator[RawRow]:
     for file in find_files(pattern, key):
         if streaming and file.suffix == ".json":
-            raise DataError(f"{key}={file}", "a JSON list is read whole: no stream.", "Write JSON Lines.")
+            raise DataError(f"{key}={file}", "a JSON list cannot be streamed.", "Write JSON Lines.")
         yield from READERS[file.suffix](file)

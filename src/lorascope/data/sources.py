@@ -44,7 +44,7 @@ def check_options(dataset: DatasetConfig) -> None:
         _check_path(dataset)
         return
     if dataset.streaming:
-        raise ConfigError("dataset.streaming", f"the source {source} is no stream.", "Leave it out.")
+        raise ConfigError("dataset.streaming", f"the source {source} cannot be streamed.", "Leave it out.")
     load = _loader(source)
     if dataset.path:
         raise ConfigError(
@@ -70,10 +70,11 @@ def check_options(dataset: DatasetConfig) -> None:
 
 def _check_option(key: str, value: Any, kind: type) -> None:
     if type(value) is not kind and (kind, type(value)) != (float, int):
-        raise ConfigError(key, f"{value!r} is not of its kind.", f"It takes {kind.__name__}.")
+        raise ConfigError(key, f"must be of type {kind.__name__} (got {value!r}).", "Leave it out for the default.")
     if kind in (int, float) and not 0 < value < math.inf:
-        what = "too small" if value <= 0 else "no number of its kind"
-        raise ConfigError(key, f"{value} is {what}.", "Take a number above 0.")
+        raise ConfigError(
+            key, f"must be {'> 0' if value <= 0 else 'finite'} (got {value}).", "Leave it out for the default."
+        )
 
 
 def _check_path(dataset: DatasetConfig) -> None:
@@ -85,7 +86,7 @@ def _check_path(dataset: DatasetConfig) -> None:
         raise ConfigError(f"dataset.options.{names}", f"the source {dataset.source} has no options.", "Leave it out.")
     for number, name in enumerate(dataset.labels):
         if not name.strip() or name in dataset.labels[:number]:
-            what = f"'{name}' stands there twice." if name.strip() else "a class has no name."
+            what = f"'{name}' is named twice." if name.strip() else "a class has no name."
             remedy = "Name each class once, in the order of its number: [negative,positive]"
             raise ConfigError("dataset.labels", what, remedy)
     for evaluation in (False, True):
@@ -94,18 +95,22 @@ def _check_path(dataset: DatasetConfig) -> None:
 
 def _check_parts(dataset: DatasetConfig) -> None:
     if not dataset.parts:
-        raise ConfigError("dataset.parts", "a mixture of nothing.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
+        raise ConfigError("dataset.parts", "a mixture needs parts.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
     if dataset.options:
-        raise ConfigError("dataset.options", "a mixture has none of its own.", "Give them to a part: {options: {…}}")
+        raise ConfigError(
+            "dataset.options", "a mixture has no options of its own.", "Give them to a part: {options: {…}}"
+        )
     for name, (weight, part) in _parts(dataset).items():
         key = f"dataset.parts.{name}"
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:
-            remedy = f"Take a number above 0, up to {HEAVIEST}: 0.5 is half of its rows, 2 each of them twice."
-            raise ConfigError(key, f"{weight!r} is not how often rows can be seen.", remedy)
+            remedy = "The weight is how often its rows are seen: 0.5 is half of them, 2 is each of them twice."
+            raise ConfigError(key, f"must be > 0 and <= {HEAVIEST} (got {weight!r}).", remedy)
         if part.source in MIXED:
             raise ConfigError(key, "is a mixture itself.", "Name its parts here.")
         if part.streaming:
-            raise ConfigError(f"{key}: dataset.streaming", "parts are mixed in the memory.", "Leave it out.")
+            raise ConfigError(
+                f"{key}: dataset.streaming", "the parts of a mixture cannot be streamed.", "Leave it out."
+            )
         try:
             check_options(part)
         except ConfigError as error:
@@ -146,7 +151,7 @@ def load_rows(dataset: DatasetConfig) -> Rows:
         rows = hold_out_validation(rows, dataset.validation_share)
     for name, found in (("train", rows.train), ("eval", rows.eval)):
         if not found:
-            raise DataError(f"dataset={dataset.name}", f"no {name} rows are left.", "Loosen dataset.options.")
+            raise DataError(f"dataset={dataset.name}", f"no {name} rows are left.", "Change dataset.options.")
     return rows
 
 

@@ -181,7 +181,7 @@ class RowReader:
             found = tuple(stay), tuple(held)
         if self.bad and self.dataset.on_bad_row is OnBadRow.error:
             where, _, what = self.bad[0].partition(": ")
-            remedy = f"Mend the row, or dataset.on_bad_row=skip ({len(self.bad)} such rows)."
+            remedy = f"Correct the row, or dataset.on_bad_row=skip ({len(self.bad)} such rows)."
             raise DataError(f"dataset.path: {where}", f"{what}.", remedy)
         if not any(found):
             remedy = "A row is an object, or a line below the heading."

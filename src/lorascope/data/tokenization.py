@@ -71,13 +71,13 @@ class EncodedRow:
 
 
 def encode(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, half: str, *, skip: bool = False
+    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, max_length: int, name: str, *, skip: bool = False
 ) -> TokenizedSplit:
     """Token ids and labels of `rows`.
 
     Args:
         max_length: longer rows are cut to so many tokens.
-        half: train or eval, for errors.
+        name: train or eval, for errors.
         skip: leave out rows that have nothing to learn within max_length instead of refusing them.
 
     Raises:
@@ -90,7 +90,7 @@ def encode(
     def encoded_rows() -> Iterator[tuple[list[int], list[int]]]:
         nonlocal truncated, last_answer_only
         for number, row in enumerate(rows, start=1):
-            place = row.place or f"{half} row {number}"
+            place = row.place or f"{name} row {number}"
             encoded = encode_row(row, tokenizer, place)
             learned = encoded.learned[:max_length]
             if not any(learned[1:]):
@@ -166,7 +166,7 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
         raise DataError(
             place,
             f"the chat template refuses it: {str(error).strip() or type(error).__name__}",
-            "Mend the row's turns, or the template in the model's folder.",
+            "Correct the row's turns, or the template in the model's folder.",
         ) from error
 
 
