@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -60,14 +61,14 @@ def load(dataset: DatasetConfig) -> Rows:
     elif dataset.eval_split:
         other = place._replace(split=dataset.eval_split)
     found = _fetch(place, dataset.streaming)
-    return read_splits(
+    rows = read_splits(
         dataset,
         RawSource(partial(_rows, found, place.split), place.path),
         other and _source(other, dataset.streaming),
         _labels(dataset, found.features),
         ", evaluated on ".join(dict.fromkeys(str(one) for one in (place, other) if one)),
-        str(found.info.license or ""),
     )
+    return dataclasses.replace(rows, license=str(found.info.license or ""))
 
 
 def _source(place: HubLocation, streaming: bool) -> RawSource:

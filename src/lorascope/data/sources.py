@@ -72,9 +72,8 @@ def _check_option(key: str, value: Any, kind: type) -> None:
     if type(value) is not kind and (kind, type(value)) != (float, int):
         raise ConfigError(key, f"must be of type {kind.__name__} (got {value!r}).", "Leave it out for the default.")
     if kind in (int, float) and not 0 < value < math.inf:
-        raise ConfigError(
-            key, f"must be {'> 0' if value <= 0 else 'finite'} (got {value}).", "Leave it out for the default."
-        )
+        what = f"must be {'> 0' if value <= 0 else 'finite'} (got {value})."
+        raise ConfigError(key, what, "Leave it out for the default.")
 
 
 def _check_path(dataset: DatasetConfig) -> None:
@@ -97,9 +96,8 @@ def _check_parts(dataset: DatasetConfig) -> None:
     if not dataset.parts:
         raise ConfigError("dataset.parts", "a mixture needs parts.", "Name some: dataset.parts='{sst2: 1, gsm8k: 2}'")
     if dataset.options:
-        raise ConfigError(
-            "dataset.options", "a mixture has no options of its own.", "Give them to a part: {options: {…}}"
-        )
+        remedy = "Give them to a part: {options: {…}}"
+        raise ConfigError("dataset.options", "a mixture has no options of its own.", remedy)
     for name, (weight, part) in _parts(dataset).items():
         key = f"dataset.parts.{name}"
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= HEAVIEST:

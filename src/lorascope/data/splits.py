@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -94,12 +95,7 @@ class RawSource(NamedTuple):
 
 
 def read_splits(
-    dataset: DatasetConfig,
-    main: RawSource,
-    other: RawSource | None,
-    labels: Sequence[str],
-    origin: str,
-    license: str = "",
+    dataset: DatasetConfig, main: RawSource, other: RawSource | None, labels: Sequence[str], origin: str
 ) -> Rows:
     """Check and split the rows of files or of a hub data set.
 
@@ -119,17 +115,12 @@ def read_splits(
         evaluation, _ = later.read(dataset.max_eval_samples)
         bad, split = bad + later.bad, other.split
     else:
-        train, evaluation = reader.read(
-            dataset.max_train_samples,
-            dataset.max_eval_samples,
-            lambda row: is_held_out(row, dataset.eval_share, by_group=by_group),
-        )
+        held_out = partial(is_held_out, share=dataset.eval_share, by_group=by_group)
+        train, evaluation = reader.read(dataset.max_train_samples, dataset.max_eval_samples, held_out)
         _require_rows(train, evaluation, dataset.eval_share, by_group=by_group)
         by = f"values of the column {dataset.group}" if by_group else "prompts"
         split = f"{dataset.eval_share:g} of the {by}, by hash"
-    return Rows(
-        train, evaluation, origin, reader.format_name, tuple(bad), labels=tuple(labels), license=license, split=split
-    )
+    return Rows(train, evaluation, origin, reader.format_name, tuple(bad), labels=tuple(labels), split=split)
 
 
 class RowReader:

