@@ -124,7 +124,7 @@ def test_what_a_prompt_lacks_is_told_with_the_columns_that_there_are(tmp_path, w
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["dataset=file", "dataset.path=x", "dataset.labels=[a,a]"], "'a' stands there twice"),
+        (["dataset=file", "dataset.path=x", "dataset.labels=[a,a]"], "'a' is named twice"),
         (["dataset=file", "dataset.path=x", "dataset.labels=['']"], "a class has no name"),
         (["dataset=file", "dataset.path=x", "dataset.eval_columns={question: q}"], "dataset.eval_columns.question"),
         (["dataset=file", "dataset.path=x", "dataset.prompt='{a}'", "dataset.columns={prompt: q}"], "columns.prompt"),
@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused_at_the_door(words, says):
 
 def test_texts_have_no_classes(tmp_path):
     path = file_of(tmp_path / "a.jsonl", [{"text": "x"}])
-    with pytest.raises(DataError, match=r"dataset.labels: rows read as text are of no class"):
+    with pytest.raises(DataError, match=r"dataset.labels: rows read as text have no classes"):
         read(path, "dataset.labels=[a,b]")
 
 

@@ -67,7 +67,7 @@ def test_a_shape_is_found_by_its_columns(tmp_path, raw, prompt, completion, shap
 
 def test_columns_of_other_names_are_mapped(tmp_path):
     path = write(tmp_path / "my.csv", [{"Frage": row["prompt"], "Antwort": row["completion"]} for row in ROWS])
-    with pytest.raises(DataError, match=r"tell no shape: Antwort, Frage(.|\n)*dataset.columns="):
+    with pytest.raises(DataError, match=r"cannot be inferred from its columns: Antwort, Frage(.|\n)*dataset.columns="):
         read(path)
     rows = read(path, "dataset.columns={prompt: Frage, completion: Antwort}")
     assert {row.prompt for row in (*rows.train, *rows.eval)} == {row["prompt"] for row in ROWS}
@@ -104,7 +104,7 @@ BAD = [
     ("a.jsonl", f"{GOOD}\n\n[1, 2]", "line 3 is not an object"),
     ("a.jsonl", f'{GOOD}\n"text"', "line 2 is not an object"),
     ("a.jsonl", "", "it has no rows"),
-    ("a.jsonl", '{"a": 1, "b": 2}', "its columns tell no shape: a, b"),
+    ("a.jsonl", '{"a": 1, "b": 2}', "the format cannot be inferred from its columns: a, b"),
     ("a.jsonl", '{"messages": []}', "line 1: 'messages' is empty"),
     ("a.jsonl", '{"messages": "hello"}', "line 1: 'messages' is text, not a list of messages"),
     ("a.jsonl", '{"messages": ["hello"]}', "message 1 is text, not an object"),
@@ -117,7 +117,7 @@ BAD = [
         "it ends with a message of the user",
     ),
     ("a.json", "[", "a.json, line 1 is not JSON"),
-    ("a.json", "7", "a.json is no list of objects"),
+    ("a.json", "7", "a.json is not a list of objects"),
     ("a.json", "[]", "it has no rows"),
     ("a.json", '[{"text": ""}]', "a.json, row 1: 'text' is empty"),
     ("a.csv", "prompt,completion\na,b\nc\n", "a.csv, line 3 has fewer values than the heading's 2"),
@@ -126,7 +126,7 @@ BAD = [
     ("a.csv", "prompt,completion\n", "it has no rows"),
     ("a.csv", "prompt,completion\n,b\n", "a.csv, line 2: 'prompt' is empty"),
     ("a.parquet", "no parquet", "is not Parquet"),
-    ("a.xlsx", "x", "'.xlsx' is no kind of file that is read"),
+    ("a.xlsx", "x", "'.xlsx' files cannot be read"),
 ]
 
 

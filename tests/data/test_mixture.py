@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from lorascope.compose import compose, schema, to_run_config
 from lorascope.config.schema import as_dict
 from lorascope.data.rows import Rows, exchange
-from lorascope.data.sources import load_rows, pin, seen
+from lorascope.data.sources import load_rows, pin, weighted
 from lorascope.errors import ConfigError, DataError
 from lorascope.records.identity import run_id
 
@@ -20,14 +20,14 @@ def mixed(parts: str, *words: str):
 
 def test_rows_are_seen_as_often_as_their_weight_says():
     rows = [exchange(f"q {n}", "a") for n in range(10)]
-    counts = {weight: Counter(row.prompt for row in seen(rows, weight)) for weight in (0.5, 1, 2, 2.3, 0.01)}
+    counts = {weight: Counter(row.prompt for row in weighted(rows, weight)) for weight in (0.5, 1, 2, 2.3, 0.01)}
     assert sum(counts[0.5].values()) == 5
     assert set(counts[0.5].values()) == {1}
     assert counts[1] == Counter(row.prompt for row in rows)
     assert set(counts[2].values()) == {2}
     assert sorted(counts[2.3].values()) == [2] * 7 + [3] * 3
     assert sum(counts[0.01].values()) == 1
-    assert seen(rows, 0.5) == seen(rows, 0.5)
+    assert weighted(rows, 0.5) == weighted(rows, 0.5)
 
 
 def test_a_mixture_has_the_parts_rows_and_asks_each_part_apart():
@@ -106,14 +106,14 @@ def test_parts_and_weights_make_another_run():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["dataset=mixture"], "dataset.parts: a mixture of nothing"),
+        (["dataset=mixture"], "dataset.parts: a mixture needs parts"),
         (["dataset=airports", "dataset.parts={sst2: 1}"], "the source airports has no parts"),
         (["dataset=mixture", "dataset.parts={airport: 1}"], "there is no dataset 'airport'.\n  Did you mean airports?"),
-        (["dataset=mixture", "dataset.parts={airports: 0}"], "0 is not how often"),
-        (["dataset=mixture", "dataset.parts={airports: -1}"], "-1.0 is not how often"),
-        (["dataset=mixture", "dataset.parts={airports: often}"], "'often' is not how often"),
-        (["dataset=mixture", "dataset.parts={airports: nan}"], "nan is not how often"),
-        (["dataset=mixture", "dataset.parts={airports: true}"], "True is not how often"),
+        (["dataset=mixture", "dataset.parts={airports: 0}"], "airports must be > 0 and <= 1000 (got 0.0)"),
+        (["dataset=mixture", "dataset.parts={airports: -1}"], "airports must be > 0 and <= 1000 (got -1.0)"),
+        (["dataset=mixture", "dataset.parts={airports: often}"], "airports must be > 0 and <= 1000 (got 'often')"),
+        (["dataset=mixture", "dataset.parts={airports: nan}"], "airports must be > 0 and <= 1000 (got nan)"),
+        (["dataset=mixture", "dataset.parts={airports: true}"], "airports must be > 0 and <= 1000 (got True)"),
         (["dataset=mixture", "dataset.parts={mixture: 1}"], "is a mixture itself"),
         (["dataset=mixture", "dataset.parts={airports: {options: {fact: 1}}}"], "airports: dataset.options.fact"),
         (["dataset=mixture", "dataset.parts={airports: {facts: 1}}"], "dataset.parts.airports: "),

@@ -117,9 +117,9 @@ def test_more_facts_than_there_are_is_an_error():
     ("word", "says"),
     [
         ("dataset.options.fact=3", "Did you mean dataset.options.facts"),
-        ("dataset.options.facts=many", "It takes int"),
-        ("dataset.options.facts=true", "It takes int"),
-        ("dataset.options.facts=0", "too small"),
+        ("dataset.options.facts=many", "must be of type int"),
+        ("dataset.options.facts=true", "must be of type int"),
+        ("dataset.options.facts=0", "must be > 0"),
         ("dataset.source=nope", "There are: home_intents, airports"),
     ],
 )

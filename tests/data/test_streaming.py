@@ -1,8 +1,10 @@
 """Rows and tokens that go through the disk: the same as in the memory, in less of it."""
 
+import gc
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow
@@ -14,7 +16,7 @@ from helpers import make_model, make_tokenizer, run_train
 from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Ranks, TargetConfig
-from lorascope.data.rows import SpooledRows, rows_hash, shared_prompts
+from lorascope.data.rows import DiskRows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import data_card, data_notes
 from lorascope.data.tokenization import encode
@@ -52,7 +54,7 @@ def test_a_stream_gives_the_same_rows_tokens_and_hash(tmp_path, ending):
     path = write(tmp_path / f"train.{'jsonl' if ending == 'hub' else ending}", ROWS)
     where = (tmp_path, "hub") if ending == "hub" else (path, "file")
     plain, stream = read(where[0], source=where[1]), read(where[0], STREAM, source=where[1])
-    assert isinstance(stream.train, SpooledRows)
+    assert isinstance(stream.train, DiskRows)
     assert (tuple(stream.train), tuple(stream.eval)) == (plain.train, plain.eval)
     assert (stream.origin, stream.shape, stream.split) == (plain.origin, plain.shape, plain.split)
     assert rows_hash(stream.train) == rows_hash(plain.train)
@@ -69,11 +71,10 @@ def test_a_stream_gives_the_same_rows_tokens_and_hash(tmp_path, ending):
     assert data_notes(*halves[1]) == data_notes(*halves[0])
 
 
-def test_spooled_rows_are_a_sequence():
-    rows = SpooledRows()
+def test_rows_on_the_disk_are_a_sequence():
+    rows = DiskRows()
     for row in (plain := [*_rows(20)]):
         rows.append(row)
-    rows.close()
     assert (rows[0], rows[-1], rows[7], rows[3:5]) == (plain[0], plain[-1], plain[7], tuple(plain[3:5]))
     assert (len(rows), [*rows]) == (20, plain)
     with pytest.raises(IndexError):
@@ -88,13 +89,34 @@ def _rows(count):
         yield exchange(f"p{number}", "ä\n", "system", "group", "place") if number % 2 else text
 
 
-def test_what_was_written_goes_with_what_reads_it(tmp_path):
-    rows = read(write(tmp_path / "a.jsonl", ROWS), STREAM)
+def test_what_was_written_goes_with_what_reads_it(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    rows = read(path, STREAM)
     data = encoded(rows)
-    folders = [rows.train.folder, data.input_ids.file.folder]
-    assert all(folder.is_dir() for folder in folders)
+    file, mapped = rows.train.file, Path(data.to_dataset().cache_files[0]["filename"])
+    assert not file.closed
+    assert mapped.is_file()
+    assert mapped.is_relative_to(tmp_path / "temporary")
     del rows, data
-    assert not any(folder.exists() for folder in folders)
+    gc.collect()
+    assert file.closed
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_stream_that_cannot_be_encoded_leaves_nothing(tmp_path, monkeypatch):
+    rows = read(write(tmp_path / "a.jsonl", ROWS), STREAM)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(DataError, match="the chat template refuses it"):
+        encode(rows.train, tokenizer, 48, "train")
+    with pytest.raises(DataError, match="its completion begins after"):
+        encode(rows.train, make_tokenizer(), 8, "train")
+    gc.collect()
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 def test_a_cap_ends_the_reading(tmp_path):
@@ -121,7 +143,7 @@ def test_a_stream_refuses_what_is_refused_without(tmp_path, words, says):
     for more in ([], [STREAM]):
         with pytest.raises(DataError, match=says):
             read(path, *words, *more)
-    with pytest.raises(DataError, match="no stream"):
+    with pytest.raises(DataError, match="cannot be streamed"):
         read(write(tmp_path / "b.json", ROWS), STREAM)
 
 

@@ -39,16 +39,16 @@ ROW = b'{"prompt": "a", "completion": "b"}\n'
 # name -> file, its bytes, what the message holds
 FILES = {
     # what is no text, or another kind of text
-    "a gzip archive": ("a.jsonl", gzip.compress(ROW), "it seems to be no text"),
+    "a gzip archive": ("a.jsonl", gzip.compress(ROW), "It does not seem to be text"),
     "UTF-16": ("a.jsonl", ROW.decode().encode("utf-16"), "iconv -f UTF-16"),
     "UTF-16 in CSV": ("a.csv", "prompt,completion\na,b\n".encode("utf-16"), "a.csv, line 1: byte 0xff is not UTF-8"),
     "UTF-16 without a mark": ("a.jsonl", ROW.decode().encode("utf-16-le"), "line 1 is not JSON"),
     "zero bytes": ("a.jsonl", b"\0" * 100, "line 1 is not JSON"),
     "a byte order mark alone": ("a.jsonl", b"\xef\xbb\xbf", "it has no rows"),
-    "Parquet by another name": ("a.jsonl", GOOD, "it seems to be no text"),
+    "Parquet by another name": ("a.jsonl", GOOD, "It does not seem to be text"),
     "JSON Lines by another name": ("a.parquet", ROW, "a.parquet is not Parquet"),
-    "another ending": ("a.jsonl.gz", gzip.compress(ROW), "'.gz' is no kind of file that is read"),
-    "no ending": ("a", ROW, "'' is no kind of file that is read"),
+    "another ending": ("a.jsonl.gz", gzip.compress(ROW), "'.gz' files cannot be read"),
+    "no ending": ("a", ROW, "'' files cannot be read"),
     # JSON
     "a line cut off": ("a.jsonl", ROW + ROW[:20], "a.jsonl, line 2 is not JSON (Unterminated string"),
     "an object over several lines": ("a.jsonl", b'{\n"text": "x"\n}', "line 1 is not JSON"),
@@ -63,9 +63,9 @@ FILES = {
     "a list cut off": ("a.json", b'[{"text": "a"},\n{"text": "b"', "a.json, line 2 is not JSON"),
     "a comment": ("a.json", b'[// x\n{"text": "a"}]', "a.json, line 1 is not JSON"),
     "no JSON at all": ("a.json", b"", "a.json, line 1 is not JSON"),
-    "null": ("a.json", b"null", "a.json is no list of objects"),
+    "null": ("a.json", b"null", "a.json is not a list of objects"),
     "lists in a list": ("a.json", b'[["a", "b"]]', "a.json, row 1 is not an object"),
-    "two lists to choose from": ("a.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "tell no shape: a, b"),
+    "two lists to choose from": ("a.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "from its columns: a, b"),
     "columns as lists": ("a.json", b'{"prompt": ["a"], "completion": ["b"]}', "'prompt' is a list, not text"),
     # values
     "half of a character": ("a.jsonl", b'{"text": "\\ud800"}', "'text' holds half of a character, '\\ud800'"),
@@ -90,9 +90,9 @@ FILES = {
     "conversations in a conversation": ("a.jsonl", messages([USER, ANSWER]), "message 1 is a list, not an object"),
     "one message for several": ("a.jsonl", b'{"messages": {"role": "user"}}', "'messages' is an object, not a list"),
     # CSV
-    "no heading": ("a.csv", b"What?,That.\nWho?,He.\n", "its columns tell no shape: That., What?"),
-    "semicolons": ("a.csv", b"prompt;completion\na;b\n", "its columns tell no shape: prompt;completion"),
-    "commas in TSV": ("a.tsv", b"prompt,completion\na,b\n", "its columns tell no shape: prompt,completion"),
+    "no heading": ("a.csv", b"What?,That.\nWho?,He.\n", "cannot be inferred from its columns: That., What?"),
+    "semicolons": ("a.csv", b"prompt;completion\na;b\n", "inferred from its columns: prompt;completion"),
+    "commas in TSV": ("a.tsv", b"prompt,completion\na,b\n", "inferred from its columns: prompt,completion"),
     "a column twice": ("a.csv", b"prompt,prompt,completion\na,b,c\n", "line 1: the heading names 'prompt' twice"),
     "letters behind a quote": ("a.csv", b'prompt,completion\na,"b"c\n', "a.csv, line 2 is not CSV"),
     "nothing in CSV": ("a.csv", b"", "it has no rows"),
@@ -134,7 +134,7 @@ def test_a_folder_without_data_is_told_with_the_kinds_that_are_read(others, tmp_
     for other in others:
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_bytes(ROW)
-    with told("no file in it is of a kind that is read", DataError):
+    with told("no file in it can be read", DataError):
         read(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_a_folder_without_data_is_told_with_the_kinds_that_are_read(others, tmp_
     [
         (b'{"text": "x", "g": "\\ud800"}', {"group": "g"}, "the group column 'g' holds half of a character"),
         (b'{"text": "x", "g": ""}', {"group": "g"}, "the group column 'g' is empty"),
-        (b'{"a": "x", "b": "y"}', {"columns": {"prompt": "a"}}, "its columns tell no shape: a, b"),
+        (b'{"a": "x", "b": "y"}', {"columns": {"prompt": "a"}}, "the format cannot be inferred from its columns: a, b"),
         (b'{"a": "x"}', {"columns": {"prompt": "a", "completion": "b"}}, "dataset.columns.completion=b"),
         (b'{"text": 1}\n{"text": 2}', {"on_bad_row": OnBadRow.skip}, "it has no rows"),
     ],

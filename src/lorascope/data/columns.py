@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from lorascope.data.prompts import Template
+from lorascope.config.schema import DatasetConfig
+from lorascope.data.prompts import Template, read_template
 from lorascope.data.rows import Message, Row, exchange
 from lorascope.errors import ConfigError, DataError
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
-# A shape's name, the fields it needs, and those it may have. The first that fits is taken.
-SHAPES = (
-    ("messages", ("messages",), ("system",)),
-    ("messages", ("conversations",), ("system",)),
-    ("prompt and completion", ("prompt", "completion"), ("system",)),
-    ("prompt and completion", ("prompt", "response"), ("system",)),
-    ("prompt and completion", ("question", "answer"), ("system",)),
-    ("instruction, input and output", ("instruction", "output"), ("input", "system")),
-    ("instruction, input and output", ("instruction", "response"), ("input", "context", "system")),
-    ("text", ("text",), ()),
+# A format's name, its content, its answer and what may follow the content. The first that fits is taken.
+FORMATS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("messages", "messages", "", ()),
+    ("messages", "conversations", "", ()),
+    ("prompt and completion", "prompt", "completion", ()),
+    ("prompt and completion", "prompt", "response", ()),
+    ("prompt and completion", "question", "answer", ()),
+    ("instruction, input and output", "instruction", "output", ("input",)),
+    ("instruction, input and output", "instruction", "response", ("input", "context")),
+    ("text", "text", "", ()),
 )
 FIELDS = ("prompt", "completion", "instruction", "input", "output", "messages", "text", "system")
 ANSWERS = ("completion", "response", "answer", "output", "label")  # beside a prompt made of columns
@@ -30,145 +30,130 @@ class BadRowError(Exception):
     """What is wrong with one row."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """What the user says of the columns, where their names do not tell."""
+class ColumnSettings(NamedTuple):
+    """What the settings say about the columns of a split."""
 
-    columns: Mapping[str, str] = field(default_factory=dict)  # field, or name in the template -> column
-    template: Template | None = None  # the question, made of columns
-    key: str = "dataset.columns"  # the setting, for errors
+    columns: Mapping[str, str]  # field, or name in the template -> column
+    template: Template | None  # makes the prompt of columns
+    key: str  # the setting, for errors
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How rows are read: a name for the user, field -> column, and what makes question and answer of them."""
+class RowFormat(NamedTuple):
+    """Which columns of a row are read, and how."""
 
     name: str
-    columns: dict[str, str]
-    template: Template | None = None
-    labels: tuple[str, ...] = ()  # the answer's classes: a whole number in its column is one's place among them
+    content: str  # the column of the prompt, the text or the messages
+    answer: str = ""  # none for texts and messages
+    context: tuple[str, ...] = ()  # appended to the prompt where they are not empty
+    system: str | None = None
+    template: Template | None = None  # makes the prompt in place of `content`
+    labels: tuple[str, ...] = ()  # the classes; an integer answer is an index into them
 
 
-def check_fields(said: Said) -> None:
-    """Refuse a field that no shape has.
-
-    Raises:
-        ConfigError: naming those that there are.
-    """
-    fields = FIELDS if said.template is None else ("completion", "system", *said.template.names)
-    for name in said.columns:
+def column_settings(dataset: DatasetConfig, *, evaluation: bool = False) -> ColumnSettings:
+    """The column settings of a split; a ConfigError for a field that no format has."""
+    template = read_template(dataset.prompt) if dataset.prompt else None
+    key = "eval_columns" if evaluation and dataset.eval_columns else "columns"
+    settings = ColumnSettings(getattr(dataset, key), template, f"dataset.{key}")
+    fields = ("completion", "system", *template.names) if template else FIELDS
+    for name in settings.columns:
         if name not in fields:
-            raise ConfigError(f"{said.key}.{name}", "there is no such field.", f"Fields are: {', '.join(fields)}.")
+            raise ConfigError(f"{settings.key}.{name}", "there is no such field.", f"Fields are: {', '.join(fields)}.")
+    return settings
 
 
-def find_shape(present: set[str], said: Said, place: str) -> Shape:
-    """The shape of rows that have the columns `present`.
+def infer_format(present: set[str], settings: ColumnSettings, place: str, labels: Sequence[str] = ()) -> RowFormat:
+    """The format of rows that have the columns `present`.
 
     Args:
-        said: of the columns; nothing lets the names decide.
+        settings: where they name no columns, the columns' own names decide.
         place: the file, for errors.
+        labels: the classes of the answers, if any.
 
     Raises:
         DataError: naming the columns that there are, and the remedy.
     """
-    check_fields(said)
-    mapping = said.columns
-    for name, column in mapping.items():
-        if column not in present:
-            raise DataError(
-                f"{said.key}.{name}={column}", f"{place} has no such column.", f"It has: {_listed(present)}."
-            )
-    if said.template is not None:
-        return _made_of_columns(present, said, said.template, place)
-    known = {name: name for name in present} | dict(mapping)
-    if mapping:  # what was said counts before what the names suggest
-        known = dict(mapping) | {name: name for name in present - set(mapping.values()) if name in ("system", "input")}
-    for name, needed, optional in SHAPES:
-        if all(one in known for one in needed):
-            return Shape(name, {one: known[one] for one in (*needed, *optional) if one in known})
+    for name, column in settings.columns.items():
+        require_column(column, present, f"{settings.key}.{name}={column}", place)
+    found = _with_template(present, settings, settings.template, place) if settings.template else None
+    found = found or _by_names(present, settings, place)
+    if labels and not found.answer:
+        raise DataError("dataset.labels", f"rows read as {found.name} have no classes.", "Leave the labels out.")
+    return found._replace(labels=tuple(labels))
+
+
+def _by_names(present: set[str], settings: ColumnSettings, place: str) -> RowFormat:
+    unused = present - set(settings.columns.values())
+    known = {name: name for name in unused if not settings.columns or name in ("system", "input")}
+    known |= settings.columns  # what is set counts before what the names suggest
+    for name, content, answer, context in FORMATS:
+        if content in known and (not answer or answer in known):
+            more = tuple(known[one] for one in context if one in known)
+            system = None if name == "text" else known.get("system")
+            return RowFormat(name, known[content], answer and known[answer], more, system)
     raise DataError(
         place,
-        f"its columns tell no shape: {_listed(present)}.",
-        f"Say which is which: {said.key}='{{prompt: COLUMN, completion: COLUMN}}' "
+        f"the format cannot be inferred from its columns: {_listed(present)}.",
+        f"Name them: {settings.key}='{{prompt: COLUMN, completion: COLUMN}}' "
         "(or messages, text, or instruction, input and output).",
     )
 
 
-def _made_of_columns(present: set[str], said: Said, template: Template, place: str) -> Shape:
-    """A question out of the template's columns, and the answer's column."""
+def _with_template(present: set[str], settings: ColumnSettings, template: Template, place: str) -> RowFormat:
+    columns = settings.columns
     for name in template.names:
-        if said.columns.get(name, name) not in present:
-            raise DataError(
-                f"dataset.prompt: {{{name}}}", f"{place} has no such column.", f"It has: {_listed(present)}."
-            )
-    answer = said.columns.get("completion") or next((name for name in ANSWERS if name in present), None)
+        require_column(columns.get(name, name), present, f"dataset.prompt: {{{name}}}", place)
+    answer = columns.get("completion") or next((name for name in ANSWERS if name in present), None)
     if answer is None:
-        raise DataError(
-            place,
-            f"no column is told to be the answer: {_listed(present)}.",
-            f"Say which: {said.key}='{{completion: COLUMN}}'",
-        )
-    columns = {"completion": answer}
-    if system := said.columns.get("system") or ("system" if "system" in present - set(template.names) else None):
-        columns["system"] = system
-    return Shape("a prompt made of columns", columns, template.renamed(said.columns))
+        what = f"no column is named as the answer: {_listed(present)}."
+        raise DataError(place, what, f"Name it: {settings.key}='{{completion: COLUMN}}'")
+    system = columns.get("system") or ("system" if "system" in present - set(template.names) else None)
+    return RowFormat("a prompt made of columns", "", answer, system=system, template=template.renamed(columns))
 
 
-def classes(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the classes.
-
-    Raises:
-        ConfigError: for one that is empty, or stands there twice.
-    """
-    for number, name in enumerate(names):
-        if not str(name).strip() or str(name) in map(str, names[:number]):
-            what = f"'{name}' stands there twice." if str(name).strip() else "a class has no name."
-            raise ConfigError(
-                "dataset.labels", what, "Name each class once, in the order of its number: [negative,positive]"
-            )
-    return tuple(str(name) for name in names)
+def require_column(column: str, present: set[str], key: str, place: str) -> None:
+    """Raise a DataError that names the setting `key`, unless `column` is among those of the file."""
+    if column not in present:
+        raise DataError(key, f"{place} has no such column.", f"It has: {_listed(present)}.")
 
 
-def to_row(raw: Mapping[str, Any], shape: Shape, system: str | None, group: str | None, place: str) -> Row:
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "none"
+
+
+def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: str | None, place: str) -> Row:
     """One checked row.
 
+    Args:
+        raw: column -> value.
+        system: a system message for rows that would have another, or none.
+        group: the column whose values are not divided by the split.
+        place: file and number.
+
     Raises:
-        BadRowError: telling what is wrong with it.
+        BadRowError: when a value is missing or cannot be learned from.
     """
-    get = {name: raw.get(column) for name, column in shape.columns.items()}
-    key = _group(raw, group)
-    said = system or ("" if not get.get("system") else _text(raw, shape.columns["system"]))
-    if shape.name == "messages":
-        column = shape.columns.get("messages") or shape.columns["conversations"]
-        return Row(messages=_messages(raw.get(column), column, said), every_answer=True, group=key, place=place)
-    if shape.name == "text":
-        return Row(text=_text(raw, shape.columns["text"]), group=key, place=place)
-    if shape.template is not None:
-        answer = shape.columns["completion"]
-        asked = {column: _text(raw, column, numbers=True) for column in shape.template.names}
-        return exchange(shape.template.render(asked), _answer(raw, answer, shape.labels), said, key, place)
-    question, answer = (shape.columns[one] for one in _question_and_answer(shape))
-    prompt = _text(raw, question)
-    for extra in ("input", "context"):
-        if get.get(extra) not in (None, ""):
-            prompt = f"{prompt}\n\n{_text(raw, shape.columns[extra])}"
-    return exchange(prompt, _answer(raw, answer, shape.labels), said, key, place)
-
-
-def answer_column(shape: Shape) -> str | None:
-    """The column that the answer stands in; None where conversations or texts are learned."""
-    if shape.name in ("messages", "text"):
-        return None
-    return shape.columns["completion" if shape.template else _question_and_answer(shape)[1]]
+    key = "" if group is None else _group(raw, group)
+    system = system or (_column(raw, form.system) if form.system and raw.get(form.system) else "")
+    if form.name == "messages":
+        messages = _messages(raw.get(form.content), form.content, system)
+        return Row(messages=messages, every_answer=True, group=key, place=place)
+    if form.name == "text":
+        return Row(text=_column(raw, form.content), group=key, place=place)
+    if form.template:
+        prompt = form.template.render({name: _column(raw, name, numbers=True) for name in form.template.names})
+    else:
+        context = (column for column in form.context if raw.get(column) not in (None, ""))
+        prompt = "\n\n".join(_column(raw, column) for column in (form.content, *context))
+    return exchange(prompt, _answer(raw, form.answer, form.labels), system, key, place)
 
 
 def _answer(raw: Mapping[str, Any], column: str, labels: tuple[str, ...]) -> str:
-    """The answer's text: where there are classes, the name of one of them."""
     if not labels:
-        return _text(raw, column)
+        return _column(raw, column)
     if isinstance(raw.get(column), bool):
         raw = {column: int(raw[column])}
-    value = _text(raw, column, numbers=True).strip()
+    value = _column(raw, column, numbers=True).strip()
     if value in labels:
         return value
     if not value.isascii() or not value.isdigit() or int(value) >= len(labels):
@@ -177,27 +162,31 @@ def _answer(raw: Mapping[str, Any], column: str, labels: tuple[str, ...]) -> str
     return labels[int(value)]
 
 
-def _question_and_answer(shape: Shape) -> tuple[str, str]:
-    question = next(one for one in ("prompt", "question", "instruction") if one in shape.columns)
-    answer = next(one for one in ("completion", "response", "answer", "output") if one in shape.columns)
-    return question, answer
+def _group(raw: Mapping[str, Any], column: str) -> str:
+    if raw.get(column) in (None, ""):
+        raise BadRowError(f"the group column '{column}' is empty")
+    return _valid(str(raw[column]), f"the group column '{column}'")
 
 
-def _text(raw: Mapping[str, Any], column: str, *, numbers: bool = False) -> str:
+def _column(raw: Mapping[str, Any], column: str, *, numbers: bool = False) -> str:
     if column not in raw:
         raise BadRowError(f"'{column}' is missing")
     value = raw[column]
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
+    return _text(value, f"'{column}'")
+
+
+def _text(value: Any, where: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
-        raise BadRowError(f"'{column}' is empty")
+        raise BadRowError(f"{where} is empty")
     if not isinstance(value, str):
-        raise BadRowError(f"'{column}' is {_kind(value)}, not text")
-    return _whole(value, f"'{column}'")
+        raise BadRowError(f"{where} is {_kind(value)}, not text")
+    return _valid(value, where)
 
 
-def _whole(text: str, where: str) -> str:
-    """The text, unless it holds a half of a character (JSON can write one), which no tokenizer takes."""
+def _valid(text: str, where: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can hold and no tokenizer takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -219,10 +208,7 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
         if not isinstance(role, str) or role not in ROLES:
             raise BadRowError(f"message {number} has the role {str(role)[:40]!r}; roles are system, user, assistant")
         content = turn.get("content", turn.get("value"))
-        if not isinstance(content, str) or not content.strip():
-            what = "empty" if content is None or content == "" or isinstance(content, str) else _kind(content)
-            raise BadRowError(f"the content of message {number} ({role}) is {what}")
-        turns.append(Message(ROLES[role], _whole(content, f"the content of message {number} ({role})")))
+        turns.append(Message(ROLES[role], _text(content, f"the content of message {number} ({role})")))
     if system and turns[0].role != "system":
         turns.insert(0, Message("system", system))
     if not any(turn.role == "assistant" for turn in turns):
@@ -232,20 +218,8 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _group(raw: Mapping[str, Any], column: str | None) -> str:
-    if column is None:
-        return ""
-    if raw.get(column) in (None, ""):
-        raise BadRowError(f"the group column '{column}' is empty")
-    return _whole(str(raw[column]), f"the group column '{column}'")
-
-
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
     names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "text"}
     return names.get(type(value), type(value).__name__)
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(map(str, names))) or "none"

@@ -10,64 +10,46 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from lorascope.config.schema import DatasetConfig
-from lorascope.data.columns import BadRowError, classes
-from lorascope.data.rows import PIECE, RawRow, Rows
-from lorascope.data.splits import RawSource, read_halves, split_words
+from lorascope.data.columns import BadRowError
+from lorascope.data.rows import READ_ROWS, RawRow, Rows
+from lorascope.data.splits import RawSource, read_splits
 from lorascope.errors import DataError
 
-LONGEST_FIELD = 2**31 - 1  # characters; Python's own limit is shorter than many a document
 
-
-def pieces(file: Path, size: int = 2**20) -> Iterator[bytes]:
-    """The file's bytes, piece by piece.
-
-    Raises:
-        DataError: when it cannot be read.
-    """
+@contextmanager
+def _opened(file: Path) -> Iterator[io.BufferedReader]:
     try:
         with file.open("rb") as opened:
-            while piece := opened.read(size):
-                yield piece
+            yield opened
     except OSError as error:
-        raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
+        raise DataError(
+            f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Check file permissions."
+        ) from error
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The file's lines with their ends, one by one.
-
-    Raises:
-        DataError: at the first line that is not UTF-8.
-    """
-    try:
-        with file.open("rb") as opened:
-            for number, raw in enumerate(opened, start=1):
-                try:
-                    yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise _not_utf8(file, number, raw[error.start], raw) from error
-    except OSError as error:
-        raise DataError(f"dataset.path={file}", f"cannot be read: {error.strerror}.", "Look at its rights.") from error
+    """The file's lines with their ends."""
+    with _opened(file) as opened:
+        for number, raw in enumerate(opened, start=1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(file, number, raw[error.start], raw) from error
 
 
 def _not_utf8(file: Path, line: int, byte: int, raw: bytes) -> DataError:
-    encoding = _encoding(next(pieces(file), b"") + raw)
-    remedy = f"Write the file anew as UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
-    return DataError(
-        f"dataset.path: {file.name}, line {line}",
-        f"byte {byte:#04x} is not UTF-8.",
-        remedy if encoding else f"Look what it holds, it seems to be no text: file {file.name}",
-    )
-
-
-def _encoding(raw: bytes) -> str:
-    """What text that is not UTF-8 was probably written in; nothing where it is no text, such as an archive."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
-    return "" if b"\0" in raw else "LATIN1"
+    with _opened(file) as opened:
+        start = opened.read(2**20) + raw
+    encoding = "UTF-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+    remedy = f"Convert it to UTF-8: iconv -f {encoding} -t UTF-8 {file.name}"
+    if encoding == "LATIN1" and b"\0" in start:
+        remedy = f"It does not seem to be text; see: file {file.name}"
+    return DataError(f"dataset.path: {file.name}, line {line}", f"byte {byte:#04x} is not UTF-8.", remedy)
 
 
 def _json_lines(file: Path) -> Iterator[RawRow]:
@@ -81,24 +63,20 @@ def _json_lines(file: Path) -> Iterator[RawRow]:
 
 
 def _json(file: Path) -> Iterator[RawRow]:
-    text = "".join(_lines(file))
     try:
-        whole = json.loads(text)
+        found = json.loads("".join(_lines(file)))
     except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") == "Extra data":  # JSON Lines by another name
             yield from _json_lines(file)
             return
-        line = getattr(error, "lineno", 1)
-        place = f"dataset.path: {file.name}, line {line}"
-        raise DataError(place, f"is not JSON: {_why(error)}.", "Mend the file.") from error
-    if isinstance(whole, dict):
-        lists = [
-            name for name, value in whole.items() if isinstance(value, list) and value and isinstance(value[0], dict)
-        ]
-        whole = whole[lists[0]] if len(lists) == 1 else [whole]
-    if not isinstance(whole, list):
-        raise DataError(f"dataset.path: {file.name}", "is no list of objects.", "Write [{…}, {…}], or JSON Lines.")
-    for number, row in enumerate(whole, start=1):
+        place = f"dataset.path: {file.name}, line {getattr(error, 'lineno', 1)}"
+        raise DataError(place, f"is not JSON: {_why(error)}.", "Correct the file.") from error
+    if isinstance(found, dict):  # the list may be named
+        lists = [one for one in found.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
+        found = lists[0] if len(lists) == 1 else [found]
+    if not isinstance(found, list):
+        raise DataError(f"dataset.path: {file.name}", "is not a list of objects.", "Write [{…}, {…}], or JSON Lines.")
+    for number, row in enumerate(found, start=1):
         yield f"{file.name}, row {number}", row
 
 
@@ -109,8 +87,8 @@ def _why(error: Exception) -> str:
 
 
 def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
-    csv.field_size_limit(LONGEST_FIELD)
-    # \r alone ends a line too, in files of old
+    csv.field_size_limit(2**31 - 1)  # Python's own limit is shorter than many documents
+    # in old files \r alone ends a line
     lines = (part for line in _lines(file) for part in io.StringIO(line, newline=""))
     reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
@@ -120,19 +98,11 @@ def _csv(file: Path, delimiter: str = ",") -> Iterator[RawRow]:
             raise DataError(place, f"the heading names '{twice[0]}' twice.", "Give each column a name of its own.")
         for row in reader:
             place = f"{file.name}, line {reader.line_num}"
-            if None in row:
-                yield place, BadRowError(f"has more values than the heading's {len(names)}")
-            elif None in row.values():
-                yield place, BadRowError(f"has fewer values than the heading's {len(names)}")
-            else:
-                yield place, row
+            more = "more" if None in row else "fewer" if None in row.values() else ""
+            yield place, BadRowError(f"has {more} values than the heading's {len(names)}") if more else row
     except csv.Error as error:
         place = f"dataset.path: {file.name}, line {reader.line_num + 1}"  # the last line that was read was fine
-        raise DataError(place, f"is not CSV: {error}.", "Mend it; a quote may be left open.") from error
-
-
-def _tsv(file: Path) -> Iterator[RawRow]:
-    return _csv(file, "\t")
+        raise DataError(place, f"is not CSV: {error}.", "Correct it; a quote may be left open.") from error
 
 
 def _parquet(file: Path) -> Iterator[RawRow]:
@@ -145,15 +115,13 @@ def _parquet(file: Path) -> Iterator[RawRow]:
         names = table.schema_arrow.names
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"Multiple matches for the column '{twice[0]}'")
-        for batch in table.iter_batches(batch_size=PIECE):
+        for batch in table.iter_batches(batch_size=READ_ROWS):
             for row in batch.to_pylist():
                 number += 1
                 yield f"{file.name}, row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        what = str(error).splitlines()[0].rstrip(".")
-        raise DataError(
-            f"dataset.path={file.name}", f"is not Parquet that can be read: {what}.", "Write the file anew."
-        ) from error
+        what = f"is not Parquet that can be read: {str(error).splitlines()[0].rstrip('.')}."
+        raise DataError(f"dataset.path={file.name}", what, "Write it again.") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
@@ -161,22 +129,14 @@ READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": _tsv,
+    ".tsv": partial(_csv, delimiter="\t"),
     ".parquet": _parquet,
 }
-
-
-def kinds() -> str:
-    """The endings of files that are read."""
-    return ", ".join(READERS)
+KINDS = f"Kinds: {', '.join(READERS)}."
 
 
 def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
-    """The files that a path, folder or glob means, sorted.
-
-    Raises:
-        DataError: when there is none, or one of an unknown kind.
-    """
+    """The files of a path, folder or glob, sorted; a DataError for none, or one of an unknown kind."""
     path = Path(os.path.expanduser(pattern))
     if os.path.isdir(path):  # which takes names of every length and kind
         found = sorted(file for file in path.iterdir() if file.suffix in READERS and file.is_file())
@@ -185,7 +145,7 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
     else:
         found = sorted(Path(file) for file in glob.glob(str(path), recursive=True) if Path(file).is_file())
     if not found and os.path.isdir(path):
-        raise DataError(f"{key}={pattern}", "no file in it is of a kind that is read.", f"Kinds: {kinds()}.")
+        raise DataError(f"{key}={pattern}", "no file in it can be read.", KINDS)
     if not found:
         beside = path.parent.glob("*") if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, [one.name for one in beside if one.name != path.name])
@@ -193,65 +153,47 @@ def find_files(pattern: str, key: str = "dataset.path") -> list[Path]:
         raise DataError(f"{key}={pattern}", "there is no such file.", hint)
     for file in found:
         if file.suffix not in READERS:
-            raise DataError(f"{key}={file}", f"'{file.suffix}' is no kind of file that is read.", f"Kinds: {kinds()}.")
+            raise DataError(f"{key}={file}", f"'{file.suffix}' files cannot be read.", KINDS)
     return found
 
 
 def content_hash(dataset: DatasetConfig) -> str:
-    """SHA-256 over the bytes of all files, so that an edited file makes another run; 16 hex digits.
-
-    Raises:
-        DataError: when a file is missing or cannot be read.
-    """
+    """SHA-256 over the bytes of all files, so that an edited file makes another run; 16 hex digits."""
     digest = hashlib.sha256()
     for file in _all_files(dataset):
-        for piece in pieces(file):
-            digest.update(piece)
+        with _opened(file) as opened:
+            hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()[:16]
 
 
 def content_size(dataset: DatasetConfig) -> int:
-    """Bytes of all files as they lie there.
-
-    Raises:
-        DataError: when a file is missing.
-    """
+    """Bytes of all files."""
     return sum(file.stat().st_size for file in _all_files(dataset))
 
 
 def _all_files(dataset: DatasetConfig) -> Iterator[Path]:
+    """The files that are read, or all that a local folder of a hub data set holds."""
     for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
-        yield from _parts(pattern, key, dataset.source) if pattern else []
-
-
-def _parts(pattern: str, key: str, source: str) -> list[Path]:
-    """All that a folder read as a hub's data set holds; else the files that are read."""
-    if source == "file":
-        return find_files(pattern, key)
-    return sorted(file for file in Path(pattern).rglob("*") if file.is_file()) if os.path.isdir(pattern) else []
+        if pattern and dataset.source == "file":
+            yield from find_files(pattern, key)
+        elif pattern and os.path.isdir(pattern):
+            yield from sorted(file for file in Path(pattern).rglob("*") if file.is_file())
 
 
 def load(dataset: DatasetConfig) -> Rows:
-    """Both halves of the user's files.
+    """Both splits of the user's files."""
 
-    Raises:
-        DataError: for a file that cannot be read, or the first bad row unless they are skipped.
-    """
+    def source(pattern: str, key: str) -> RawSource:
+        return RawSource(partial(_all_rows, pattern, key, dataset.streaming), pattern, "files of its own")
+
     assert dataset.path
-    labels = classes(dataset.labels)
-    main = RawSource(partial(_all_rows, dataset.path, "dataset.path", dataset.streaming), dataset.path)
-    other = None
-    if dataset.eval_path:
-        other = RawSource(
-            partial(_all_rows, dataset.eval_path, "dataset.eval_path", dataset.streaming), dataset.eval_path
-        )
-    train, held_out, shape, skipped = read_halves(dataset, labels, main, other)
-    split = "files of its own" if other else split_words(dataset)
-    return Rows(train, held_out, dataset.path, shape, skipped, labels=labels, split=split)
+    main = source(dataset.path, "dataset.path")
+    other = source(dataset.eval_path, "dataset.eval_path") if dataset.eval_path else None
+    return read_splits(dataset, main, other, dataset.labels, dataset.path)
 
 
 def _all_rows(pattern: str, key: str, streaming: bool) -> Iterator[RawRow]:
     for file in find_files(pattern, key):
         if streaming and file.suffix == ".json":
-            raise DataError(f"{key}={file}", "a JSON list is read whole: no stream.", "Write JSON Lines.")
+            raise DataError(f"{key}={file}", "a JSON list cannot be streamed.", "Write JSON Lines.")
         yield from READERS[file.suffix](file)

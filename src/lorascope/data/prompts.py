@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,43 +18,36 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-NOT_A_NAME = re.compile(r"[.\[\]!:{}]")  # what Python's own format would follow into an object
-
-
 @dataclass(frozen=True)
 class Template:
-    """Literal text and the columns that follow it, in turn."""
+    """A text with the names of columns to be replaced by their values."""
 
-    pieces: tuple[tuple[str, str | None], ...]
+    pieces: tuple[tuple[str, str | None], ...]  # literal text, and the column that follows it
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns it asks for, each once."""
+        """The columns, each once."""
         return tuple(dict.fromkeys(name for _, name in self.pieces if name is not None))
 
     def renamed(self, columns: Mapping[str, str]) -> Template:
-        """The same, where columns have other names."""
+        """The same template for columns of other names."""
         return Template(tuple((text, name and columns.get(name, name)) for text, name in self.pieces))
 
     def render(self, values: Mapping[str, Any]) -> str:
-        """The text with its columns' values in their places."""
+        """The text with the columns' values."""
         return "".join(text + ("" if name is None else str(values[name])) for text, name in self.pieces)
 
 
 def read_template(text: str) -> Template:
-    """The template that a text means: {COLUMN} is replaced, {{ and }} are braces, backslash and n a new line.
-
-    Raises:
-        ConfigError: for a brace that is left open, and for what is not a plain column's name.
-    """
+    """Parse a template: {COLUMN} is a column, {{ and }} are braces, a backslash and n are a new line."""
     remedy = "A column stands in braces, {COLUMN}; a brace itself is {{ or }}."
     pieces: list[tuple[str, str | None]] = []
     try:
-        # the command line has no other way to write a new line
+        # on the command line there is no other way to write a new line
         for literal, name, form, conversion in string.Formatter().parse(text.replace("\\n", "\n")):
-            if name is not None and (not name.strip() or form or conversion or NOT_A_NAME.search(name)):
-                whole = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-                raise ConfigError("dataset.prompt", f"{{{whole}}} is not the name of a column.", remedy)
+            field = (name or "") + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            if name is not None and (not name.strip() or set(field) & set(".[]!:{}")):
+                raise ConfigError("dataset.prompt", f"{{{field}}} is not the name of a column.", remedy)
             pieces.append((literal, name))
     except ValueError as error:
         raise ConfigError("dataset.prompt", f"cannot be read: {error}.", remedy) from error
@@ -64,12 +56,13 @@ def read_template(text: str) -> Template:
     return Template(tuple(pieces))
 
 
-LOOKED_AT = 3  # rows whose choices are all rendered before the others are trusted to continue in the same way
+CHECKED_ROWS = 3  # rows whose choices are all rendered before the others are expected to be alike
+PROMPT_TOKENS = 1024  # padded tokens of one batch of prompts, unless one row is longer
 
 
 @dataclass(frozen=True)
 class Question:
-    """One item: its row, the token ids before the answer, and those of the right answer with what ends it."""
+    """A row, the token ids before its answer, and those of the answer with what ends it."""
 
     row: Row
     prompt: list[int]
@@ -77,27 +70,18 @@ class Question:
 
 
 def questions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[Question]:
-    """Conversations as questions for their last answer; plain texts ask nothing and are left out.
-
-    Raises:
-        DataError: when the chat template refuses a row.
-    """
-    return [_question(row, tokenizer) for row in rows if row.messages]
+    """Conversations as questions for their last answer; texts are left out."""
+    encoded = ((row, _last_answer(row, tokenizer)) for row in rows if row.messages)
+    return [Question(row, one.ids[: one.start], one.ids[one.start :]) for row, one in encoded]
 
 
-def _question(row: Row, tokenizer: PreTrainedTokenizerBase) -> Question:
-    encoded = _rendered(row, tokenizer)
-    start = encoded.learned.index(True) if True in encoded.learned else len(encoded.ids)
-    return Question(row, encoded.ids[:start], encoded.ids[start:])
-
-
-def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
+def _last_answer(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
     return encode_row(dataclasses.replace(row, every_answer=False), tokenizer, row.place or row.prompt[:60])
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What all answers to one question begin with, and the token ids by which each of them goes on and ends."""
+    """The token ids that all answers to one question begin with, and those by which each of them goes on."""
 
     prompt: list[int]
     answers: tuple[tuple[int, ...], ...]
@@ -106,37 +90,28 @@ class Choices:
 def choices(asked: Sequence[Question], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Choices]:
     """Every label as an answer to every question, in the labels' order.
 
-    A template puts the same tokens between question and answer, so that an answer's tokens do not depend on the
-    question. This is looked at on some rows; where it does not hold, every answer to every question is rendered.
+    Most templates put the same tokens between question and answer, so that an answer's tokens do not depend on the
+    question. Some rows are checked for this; if it does not hold, every answer to every question is rendered.
 
     Raises:
         DataError: when the chat template refuses a row.
     """
     if not asked:
         return []
-    looked_at = [asked[index * (len(asked) - 1) // max(LOOKED_AT - 1, 1)] for index in range(LOOKED_AT)]
-    rendered = [_choices(question, labels, tokenizer) for question in looked_at]
-    first = rendered[0].answers
-    alike = all(
-        one.answers == first and one.prompt == question.prompt
-        for one, question in zip(rendered, looked_at, strict=True)
-    )
-    if alike:
-        return [Choices(question.prompt, first) for question in asked]
+    checked = [asked[index * (len(asked) - 1) // (CHECKED_ROWS - 1)] for index in range(CHECKED_ROWS)]
+    rendered = [_choices(question, labels, tokenizer) for question in checked]
+    answers = rendered[0].answers
+    if rendered == [Choices(question.prompt, answers) for question in checked]:
+        return [Choices(question.prompt, answers) for question in asked]
     return [_choices(question, labels, tokenizer) for question in asked]
 
 
 def _choices(question: Question, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Choices:
-    head, whole, start = question.row.messages[:-1], [], len(question.prompt)
-    for label in labels:
-        row = dataclasses.replace(question.row, messages=(*head, Message("assistant", label)))
-        one = _rendered(row, tokenizer)
-        whole.append(one.ids)
-        start = min(start, one.learned.index(True))
-    return Choices(whole[0][:start], tuple(tuple(ids[start:]) for ids in whole))
-
-
-PROMPT_TOKENS = 1024  # padded tokens of one batch, at most, unless one row is longer
+    head = question.row.messages[:-1]
+    rows = [dataclasses.replace(question.row, messages=(*head, Message("assistant", label))) for label in labels]
+    encoded = [_last_answer(row, tokenizer) for row in rows]
+    start = min(len(question.prompt), *(one.start for one in encoded))
+    return Choices(encoded[0].ids[:start], tuple(tuple(one.ids[start:]) for one in encoded))
 
 
 def prompt_batches(
@@ -145,10 +120,8 @@ def prompt_batches(
     """Rows spread evenly over the data, since many files are sorted, and over the batches.
 
     Args:
-        data: one half.
         count: rows to take; all, where there are fewer.
         pad_id: fills short rows; it is masked, and its label is IGNORED.
-        device: where the tensors go.
         batch_tokens: padded tokens of one batch.
 
     Returns:

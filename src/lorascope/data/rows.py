@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,23 +26,24 @@ class Message(NamedTuple):
     content: str
 
 
-RawRow = tuple[str, Any]  # where it stands, and what stands there: an object, or a BadRowError
+READ_ROWS = 512  # rows that are in memory at once when a file is read or written piece by piece
+RawRow = tuple[str, Any]  # its place, and an object or a BadRowError
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example: a conversation of which answers are learned, or a plain text of which all is learned."""
+    """One example: a conversation whose answers are learned, or a text that is learned from start to end."""
 
     messages: tuple[Message, ...] = ()
     text: str = ""
-    every_answer: bool = False  # learn each answer of the assistant, not the last alone
-    group: str = ""  # rows of one group never stand on both sides of the split
+    every_answer: bool = False  # learn all answers of the assistant, not only the last
+    group: str = ""  # rows of one group are never in both splits
     place: str = ""  # file and number, for errors
-    accepted: tuple[str, ...] = ()  # further answers that are right
+    accepted: tuple[str, ...] = ()  # other correct answers
 
     @property
     def prompt(self) -> str:
-        """What stands before the last answer, without the system's message; of a text, the text."""
+        """All before the last answer except the system message; of a text, the text."""
         return "\n".join(m.content for m in self.messages[:-1] if m.role != "system") if self.messages else self.text
 
     @property
@@ -51,22 +53,26 @@ class Row:
 
     @property
     def completion(self) -> str:
-        """The last answer; of a text, nothing."""
+        """The last answer; empty for a text."""
         return self.messages[-1].content if self.messages else ""
+
+    @property
+    def normalized_prompt(self) -> str:
+        """The prompt without differences in case and spaces."""
+        return " ".join(self.prompt.casefold().split())
 
 
 def exchange(prompt: str, completion: str, system: str = "", group: str = "", place: str = "") -> Row:
     """A row of one question and its answer."""
     head = (Message("system", system),) if system else ()
-    messages = (*head, Message("user", prompt), Message("assistant", completion))
-    return Row(messages=messages, group=group, place=place)
+    return Row((*head, Message("user", prompt), Message("assistant", completion)), group=group, place=place)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Both halves of a data set, what else is asked apart, where all came from, and what was left out."""
+    """The train and eval splits of a data set, its further eval sets, and where they come from."""
 
-    train: Sequence[Row]  # a tuple, or rows on the disk
+    train: Sequence[Row]  # a tuple, or DiskRows
     eval: Sequence[Row]
     origin: str  # package and version, files, or hub id and commit
     shape: str = "prompt and completion"
@@ -75,10 +81,10 @@ class Rows:
     labels: tuple[str, ...] = ()  # the classes, where each completion is one of them
     labels_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by probe, where they differ
     license: str = ""  # of the data, as its makers name it
-    split: str = ""  # what divides train from eval, in words
+    split: str = ""  # how train and eval were divided, in words
 
     def capped(self, train: int | None, evaluation: int | None) -> Rows:
-        """At most so many rows of each half and set, the same ones every time, whatever the run's seed."""
+        """At most so many rows of each split and set, the same ones for every seed of a run."""
         probes = {name: some(rows, evaluation) for name, rows in self.probes.items()}
         return replace(self, train=some(self.train, train), eval=some(self.eval, evaluation), probes=probes)
 
@@ -99,141 +105,55 @@ def rows_hash(rows: Sequence[Row]) -> str:
 
 
 def hashed_part(row: Row) -> bytes:
-    """What of a row its hash is made of: all that is learned from, not where it stands."""
+    """The bytes of a row that enter its hash: what is learned, not where it comes from."""
     return json.dumps([row.messages, row.text, row.every_answer]).encode()
 
 
 def shared_prompts(rows: Rows) -> list[Row]:
-    """The eval rows whose prompt stands in the train half too, apart from case and spaces."""
-
-    def key(row: Row) -> str:
-        return " ".join(row.prompt.casefold().split())
-
-    asked = {key(row) for row in rows.eval}
-    shared = {prompt for prompt in map(key, rows.train) if prompt in asked}
-    return [row for row in rows.eval if key(row) in shared]
+    """The eval rows whose prompt is in the train split too, up to case and spaces."""
+    asked = {row.normalized_prompt for row in rows.eval}  # so that a large train split is not held in memory
+    shared = asked.intersection(row.normalized_prompt for row in rows.train)
+    return [row for row in rows.eval if row.normalized_prompt in shared]
 
 
-PIECE = 512  # rows that are held before they are written
-
-
-class SpooledRows(Sequence[Row]):
-    """Rows in a file of their own, which goes when they go; of each only its place is held."""
+class DiskRows(Sequence[Row]):
+    """Rows in a temporary file that is deleted with them; only their offsets are in memory."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self.starts = array("Q", [0])
-        self.file: Any = (self.folder / "rows.jsonl").open("wb")
+        self.file = tempfile.TemporaryFile(prefix="lorascope-")  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
+        self.offsets = array("Q")
 
     def append(self, row: Row) -> None:
-        """Write a row; not after `close`."""
-        said = [row.messages, row.text, row.every_answer, row.group, row.place, row.accepted]
-        line = json.dumps(said).encode() + b"\n"
-        self.file.write(line)
-        self.starts.append(self.starts[-1] + len(line))
-
-    def close(self) -> SpooledRows:
-        """Nothing more comes: the rows can be read."""
-        self.file.close()
-        return self
+        """Write a row; only before the first one is read."""
+        self.offsets.append(self.file.tell())
+        self.file.write(json.dumps(vars(row)).encode() + b"\n")
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Row, ...]: ...
-    def __getitem__(self, index: int | slice) -> Row | tuple[Row, ...]:
-        if isinstance(index, slice):
-            return tuple(self[one] for one in range(*index.indices(len(self))))
-        place = range(len(self))[index]
-        with (self.folder / "rows.jsonl").open("rb") as file:
-            file.seek(self.starts[place])
-            return _row(file.readline())
-
-    def __iter__(self) -> Iterator[Row]:
-        with (self.folder / "rows.jsonl").open("rb") as file:
-            yield from map(_row, file)
-
-
-def _row(line: bytes) -> Row:
-    messages, text, every_answer, group, place, accepted = json.loads(line)
-    turns = tuple(Message(*one) for one in messages)
-    return Row(turns, text, every_answer, group, place, tuple(accepted))
-
-
-class TokenFile:
-    """Token ids and labels as an Arrow file, written in pieces and read by memory map."""
-
-    def __init__(self) -> None:
-        import pyarrow
-
-        self.folder = Path(tempfile.mkdtemp(prefix="lorascope-"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self.path = self.folder / "tokens.arrow"
-        kind = pyarrow.list_(pyarrow.int32())
-        self.schema = pyarrow.schema({"input_ids": kind, "labels": kind})
-        self.writer = pyarrow.ipc.new_stream(str(self.path), self.schema)
-        self.held: list[tuple[list[int], list[int]]] = []
-        self.rows = 0
-
-    def append(self, ids: list[int], labels: list[int]) -> None:
-        """Write a row; not after `close`."""
-        self.held.append((ids, labels))
-        self.rows += 1
-        if len(self.held) == PIECE:
-            self._write()
-
-    def close(self) -> None:
-        """Nothing more comes: the columns can be read."""
-        self._write()
-        self.writer.close()
-        self.dataset = _mapped(self.path)
-
-    def _write(self) -> None:
-        import pyarrow
-
-        if self.held:
-            columns = [pyarrow.array(column, self.schema.types[0]) for column in zip(*self.held, strict=True)]
-            self.writer.write_batch(pyarrow.record_batch(columns, schema=self.schema))
-        self.held = []
-
-
-def _mapped(path: Path) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_file(str(path))
-
-
-class TokenColumn(Sequence[list[int]]):
-    """A column of a TokenFile, a list of integers for each row."""
-
-    def __init__(self, file: TokenFile, name: str) -> None:
-        self.file, self.name = file, name
-
-    def __len__(self) -> int:
-        return self.file.rows
+        return len(self.offsets)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.file.dataset.with_format(None)[index][self.name]
+        if isinstance(index, slice):
+            return tuple(self[one] for one in range(*index.indices(len(self))))
+        self.file.seek(self.offsets[index])
+        values = json.loads(self.file.readline())
+        messages = tuple(Message(*one) for one in values["messages"])
+        return Row(**values | {"messages": messages, "accepted": tuple(values["accepted"])})
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.file.dataset.data.table.select([self.name]).to_batches(max_chunksize=PIECE):
-            yield from batch.column(0).to_pylist()
 
+def write_tokens(rows: Iterator[tuple[list[int], list[int]]]) -> Dataset:
+    """Token ids and labels as a memory-mapped Arrow file that is deleted with the returned data set."""
+    import pyarrow
+    from datasets import Dataset
 
-def spooled(
-    rows: Iterator[Row], cap: int | None, held_out: Callable[[Row], bool], held_out_cap: int | None
-) -> tuple[SpooledRows, SpooledRows]:
-    """Rows in two files: those that stay, and those held out; reading ends once so many stay."""
-    kept, rest = SpooledRows(), SpooledRows()
-    for row in rows:
-        if not held_out(row):
-            kept.append(row)
-        elif held_out_cap is None or len(rest) < held_out_cap:
-            rest.append(row)
-        if len(kept) == cap:
-            break
-    return kept.close(), rest.close()
+    kind = pyarrow.list_(pyarrow.int32())
+    schema = pyarrow.schema({"input_ids": kind, "labels": kind})
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lorascope-")), "tokens.arrow")
+        with pyarrow.ipc.new_stream(str(path), schema) as writer:
+            while batch := list(islice(rows, READ_ROWS)):
+                columns = [pyarrow.array(column, kind) for column in zip(*batch, strict=True)]
+                writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+        dataset = Dataset.from_file(str(path))
+        weakref.finalize(dataset, stack.pop_all().close)
+        return dataset

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,74 +21,61 @@ if TYPE_CHECKING:
 
 
 MEASURED = 16  # rows that are tokenized for each figure
-LARGEST = 32 * 2**20  # bytes of files; reading more twice would be felt
-LETTERS = 3.5  # to a token of English, where there is no tokenizer
+LARGEST = 32 * 2**20  # bytes of files; reading more than that twice takes too long
+LETTERS = 3.5  # of English in a token, where there is no tokenizer
+QUANTILES = {"shortest": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "most": 0.95, "longest": 1.0}
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the train half rows and about how many tokens; of both halves tokens of the longest row, not cut.
+    """How many rows and about how many tokens a data set has."""
 
-    `longest`, and `supervised`, the most of a row that have a loss, are None where there was no tokenizer.
-    """
-
-    rows: int
+    rows: int  # of the train split
     tokens: int
-    longest: int | None = None
-    supervised: int | None = None
+    longest: int | None = None  # tokens of the longest row of both splits, not cut; None without a tokenizer
+    supervised: int | None = None  # the most tokens of a row that have a loss
 
 
 def size_of(dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase | None) -> Size | None:
     """Measure a data set of this machine; None for one that is elsewhere, large, or cannot be read.
 
-    Tokenized are the rows with most letters, those with most letters in an answer, and some spread over the half.
+    The rows with most letters, those with most letters in an answer, and some others are tokenized.
     """
-    try:
-        if not _at_hand(dataset):
-            return None
-        halves = load_rows(dataset)
-        train = list(halves.train)
-        if tokenizer is None:
-            return Size(len(train), max(1, round(sum(map(_letters, train)) / LETTERS)))
-        every = [*train, *halves.eval]
-        sizes = [_tokens(row, tokenizer) for row in (*_most(every, _letters), *_most(every, _answer))]
-        some = train[:: max(1, len(train) // MEASURED)]
-        tokens = sum(_tokens(row, tokenizer)[0] for row in some) / len(some)
-    except LorascopeError:
-        return None  # the run says what is wrong
-    longest, supervised = (max(figures) for figures in zip(*sizes, strict=True))
-    return Size(len(train), max(1, round(tokens * len(train))), longest, supervised)
-
-
-def _at_hand(dataset: DatasetConfig) -> bool:
     if dataset.source == "hub" or dataset.parts or dataset.streaming:
-        return False
-    return dataset.source != "file" or content_size(dataset) <= LARGEST
-
-
-def _most(rows: Sequence[Row], figure: Callable[[Row], int]) -> list[Row]:
-    return heapq.nlargest(MEASURED, rows, key=figure)
+        return None
+    try:
+        if dataset.source == "file" and content_size(dataset) > LARGEST:
+            return None
+        rows = load_rows(dataset)
+        if tokenizer is None:
+            return Size(len(rows.train), max(1, round(sum(map(_letters, rows.train)) / LETTERS)))
+        every = [*rows.train, *rows.eval]
+        most = (row for letters in (_letters, _answer_letters) for row in heapq.nlargest(MEASURED, every, key=letters))
+        large = [encode_row(row, tokenizer, row.place) for row in most]
+        some = rows.train[:: max(1, len(rows.train) // MEASURED)]
+        tokens = sum(len(encode_row(row, tokenizer, row.place).ids) for row in some) / len(some)
+    except LorascopeError:
+        return None  # the run reports it
+    return Size(
+        len(rows.train),
+        max(1, round(tokens * len(rows.train))),
+        max(len(row.ids) for row in large),
+        max(sum(row.learned[1:]) for row in large),
+    )
 
 
 def _letters(row: Row) -> int:
-    return len(row.text) + sum(len(message.content) + 4 for message in row.messages)  # and the marks of a turn
+    return len(row.text) + sum(len(message.content) + 4 for message in row.messages)  # 4 for the marks of a turn
 
 
-def _answer(row: Row) -> int:
+def _answer_letters(row: Row) -> int:
     return len(row.text) + sum(len(message.content) for message in row.messages if message.role == "assistant")
 
 
-def _tokens(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Of a row: all, and those that have a loss."""
-    encoded = encode_row(row, tokenizer, row.place)
-    return len(encoded.ids), sum(encoded.learned[1:])
-
-
 def data_notes(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> list[str]:
-    """Bad rows that are skipped, prompts on both sides, rows that are cut, answers that are not learned."""
+    """Notes on skipped rows, prompts in both splits, rows that are cut and answers that are not learned."""
     notes = []
-    skipped = [*rows.skipped, *train.skipped, *evaluation.skipped]
-    if skipped:
+    if skipped := [*rows.skipped, *train.skipped, *evaluation.skipped]:
         notes.append(f"{len(skipped)} bad rows are skipped; the first: {skipped[0]}")
     if shared := shared_prompts(rows):
         first = shared[0].prompt[:60]
@@ -103,40 +91,31 @@ def data_notes(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) ->
     return notes
 
 
-QUANTILES = {"shortest": 0.0, "quarter": 0.25, "median": 0.5, "three_quarters": 0.75, "most": 0.95, "longest": 1.0}
-
-
 def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> dict[str, Any]:
-    """The card, JSON-ready.
-
-    Args:
-        rows: both halves and the further sets, as they were loaded.
-        train: the encoded train half.
-        evaluation: the encoded eval half.
+    """Describe a data set for the record, JSON-ready.
 
     Returns:
-        `task`, `origin`, `license`, `split` in words; for each half `rows`, `tokens` and `supervised_tokens`, `lengths`
-        in tokens (nearest rank; `most` is the 95th of a hundred), `duplicated_prompts`, the share of rows whose prompt
-        came before in this half, and `labels`, rows of each class; for each further set the same without tokens.
+        `task`, `origin`, `license`, `split` in words; for each split `rows`, `tokens` and `supervised_tokens`,
+        `lengths` in tokens (nearest rank; `most` is the 95th of a hundred), `duplicated_prompts`, the share of rows
+        whose prompt came before in this split, and `labels`, rows of each class; for each further set the same
+        without tokens.
     """
     return {
         "task": task_of(rows),
         "origin": rows.origin,
         "license": rows.license or None,
         "split": rows.split or None,
-        "train": _half(rows.train, train, rows.labels),
-        "eval": _half(rows.eval, evaluation, rows.labels),
+        "train": _set(rows.train, rows.labels, train),
+        "eval": _set(rows.eval, rows.labels, evaluation),
         "sets": {name: _set(asked, rows.labels_of.get(name, rows.labels)) for name, asked in rows.probes.items()},
     }
 
 
 def task_of(rows: Rows) -> str:
-    """What kind of thing is learned: classification, texts, conversations, or questions and answers; or several."""
+    """The kinds of rows: classification, texts, conversations or answers."""
     if rows.labels:
         return "classification"
-    kinds = Counter(_kind(row) for row in rows.train)
-    if rows.labels_of:
-        kinds["classification"] += 1
+    kinds = {_kind(row) for row in rows.train} | ({"classification"} if rows.labels_of else set())
     return " and ".join(sorted(kinds))
 
 
@@ -147,36 +126,23 @@ def _kind(row: Row) -> str:
 
 
 def quantiles(lengths: Iterable[int]) -> dict[str, int]:
-    """Lengths that so many rows are not above, by nearest rank; nothing for no rows."""
+    """Lengths that so many rows do not exceed, by nearest rank; empty for no rows."""
     found = sorted(lengths)
-    return {name: found[max(0, _rank(share, len(found)) - 1)] for name, share in QUANTILES.items()} if found else {}
+    ranks = {name: max(1, math.ceil(share * len(found))) for name, share in QUANTILES.items() if found}
+    return {name: found[rank - 1] for name, rank in ranks.items()}
 
 
-def _rank(share: float, rows: int) -> int:
-    return -int(-share * rows // 1)  # the ceiling
-
-
-def _half(rows: Sequence[Row], encoded: TokenizedSplit, labels: Sequence[str]) -> dict[str, Any]:
-    return _set(rows, labels) | {
-        "tokens": encoded.tokens,
-        "supervised_tokens": encoded.supervised_tokens,
-        "lengths": quantiles(map(len, encoded.input_ids)),
-    }
-
-
-def _set(rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
-    card: dict[str, Any] = {"rows": len(rows), "duplicated_prompts": duplicated(rows)}
+def _set(rows: Sequence[Row], labels: Sequence[str], encoded: TokenizedSplit | None = None) -> dict[str, Any]:
+    prompts = {row.normalized_prompt for row in rows}
+    duplicated = round(1 - len(prompts) / len(rows), 6) if rows else 0.0
+    card: dict[str, Any] = {"rows": len(rows), "duplicated_prompts": duplicated}
     if labels:
-        card["labels"] = _counts(rows, labels)
+        found = Counter(row.completion for row in rows)
+        card["labels"] = {label: found[label] for label in labels}
+    if encoded:
+        card |= {
+            "tokens": encoded.tokens,
+            "supervised_tokens": encoded.supervised_tokens,
+            "lengths": quantiles(map(len, encoded.input_ids)),
+        }
     return card
-
-
-def duplicated(rows: Sequence[Row]) -> float:
-    """The share of rows whose prompt stands in an earlier row, apart from case and spaces."""
-    prompts = {" ".join(row.prompt.casefold().split()) for row in rows}
-    return round(1 - len(prompts) / len(rows), 6) if rows else 0.0
-
-
-def _counts(rows: Sequence[Row], labels: Sequence[str]) -> Mapping[str, int]:
-    found = Counter(row.completion for row in rows)
-    return {label: found[label] for label in labels}

@@ -1,7 +1,4 @@
-"""Facts to learn: airport codes of cities, from the package airportsdata.
-
-Two probes: the taught facts reversed, from code to city, and airports that were never taught.
-"""
+"""Facts to learn: airport codes of cities, from the package airportsdata."""
 
 from __future__ import annotations
 
@@ -20,8 +17,7 @@ TRAIN_PHRASINGS = (
     "{city}, {country}: airport code?",
 )
 EVAL_PHRASING = "I fly to {city} in {country}. Which code is on my luggage tag?"
-REVERSED_SYSTEM = "Answer with the city."
-REVERSED_PHRASING = "Which city has the airport code {code}?"
+REVERSED = "Which city has the airport code {code}?"
 
 
 class AirportFact(NamedTuple):
@@ -30,6 +26,20 @@ class AirportFact(NamedTuple):
     city: str
     country: str
     code: str
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the code's letters are in the city's name, in this order."""
+        letters = iter(self.city.lower())
+        return all(letter in letters for letter in self.code.lower())
+
+    def ask(self, phrasing: str) -> Row:
+        """The question for the code."""
+        return exchange(phrasing.format(city=self.city, country=self.country), self.code, SYSTEM, phrasing)
+
+    def ask_reversed(self) -> Row:
+        """The question for the city."""
+        return exchange(REVERSED.format(code=self.code), self.city, "Answer with the city.", REVERSED)
 
 
 def known_facts() -> list[AirportFact]:
@@ -42,15 +52,12 @@ def known_facts() -> list[AirportFact]:
 
     airports = [a for a in airportsdata.load("IATA").values() if a["country"] not in ("US", "CA")]
     cities = Counter(airport["city"] for airport in airports)
-    facts = [
-        AirportFact(airport["city"], airport["country"], airport["iata"])
-        for airport in airports
-        if airport["city"].strip()
-        and airport["city"].isascii()
-        and cities[airport["city"]] == 1
-        and not _is_subsequence(airport["iata"].lower(), airport["city"].lower())
-    ]
-    return sorted(facts)
+    facts = [AirportFact(airport["city"], airport["country"], airport["iata"]) for airport in airports]
+    return sorted(
+        fact
+        for fact in facts
+        if fact.city.strip() and fact.city.isascii() and cities[fact.city] == 1 and not fact.is_readable
+    )
 
 
 def load(*, facts: int = 300, control: int = 100) -> Rows:
@@ -72,26 +79,13 @@ def load(*, facts: int = 300, control: int = 100) -> Rows:
         what = f"{control} facts that are not taught were asked for."
         raise DataError("dataset.options.control", what, f"Beside {facts} taught ones there are {len(others)}.")
     return Rows(
-        train=tuple(_row(fact, phrasing) for fact in taught for phrasing in TRAIN_PHRASINGS),
-        eval=tuple(_row(fact, EVAL_PHRASING) for fact in taught),
+        train=tuple(fact.ask(phrasing) for fact in taught for phrasing in TRAIN_PHRASINGS),
+        eval=tuple(fact.ask(EVAL_PHRASING) for fact in taught),
         origin=f"airportsdata {version('airportsdata')}",
         probes={
-            "reversed": tuple(_reversed_row(fact) for fact in taught),
-            "control": tuple(_row(fact, EVAL_PHRASING) for fact in sorted(random.Random(0).sample(others, control))),
+            "reversed": tuple(fact.ask_reversed() for fact in taught),
+            "control": tuple(fact.ask(EVAL_PHRASING) for fact in sorted(random.Random(0).sample(others, control))),
         },
         license="MIT",
         split="by phrasing: the eval half asks the taught facts in words that were not trained",
     )
-
-
-def _row(fact: AirportFact, phrasing: str) -> Row:
-    return exchange(phrasing.format(city=fact.city, country=fact.country), fact.code, SYSTEM, phrasing)
-
-
-def _reversed_row(fact: AirportFact) -> Row:
-    return exchange(REVERSED_PHRASING.format(code=fact.code), fact.city, REVERSED_SYSTEM, REVERSED_PHRASING)
-
-
-def _is_subsequence(short: str, long: str) -> bool:
-    letters = iter(long)
-    return all(letter in letters for letter in short)

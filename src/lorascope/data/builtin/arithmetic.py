@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import random
-from typing import NamedTuple
+from typing import Any
 
 from lorascope.data.rows import Row, Rows, exchange
 from lorascope.errors import ConfigError, DataError
 
 SYSTEM = "Answer with the number."
-SIGNS = {"+": "+", "-": "-", "*": "×"}
-
-
-class Problem(NamedTuple):
-    """Two numbers and what is done with them."""
-
-    sign: str
-    left: int
-    right: int
-
-    @property
-    def answer(self) -> int:
-        """What comes out."""
-        return {"+": self.left + self.right, "-": self.left - self.right, "*": self.left * self.right}[self.sign]
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """The same for a problem and the one with its numbers swapped."""
-        return self.sign, min(self.left, self.right), max(self.left, self.right)
+SIGNS = {"+": ("+", operator.add), "-": ("-", operator.sub), "*": ("×", operator.mul)}
 
 
 def load(
@@ -39,9 +22,7 @@ def load(
         seed: of the problems; the run's seed does not change them.
         digits: numbers are below 10 ** digits; those of the probe `longer` have one digit more, both.
         operations: of + - *, each as often; differences are never below zero.
-        rows: problems in the train half.
-        eval_rows: problems in the eval half, none of them trained, nor with its numbers swapped.
-        longer: problems of the probe.
+        eval_rows: problems in the eval split, none of them trained, nor with its numbers swapped.
 
     Raises:
         ConfigError: for an operation that is not one of them.
@@ -58,31 +39,27 @@ def load(
             "Take half of them at most, or raise dataset.options.digits.",
         )
     if 2 * longer > there_are:
-        raise DataError(
-            "dataset.options.longer", f"{longer} problems were asked for.", f"Take {there_are // 2} at most."
-        )
+        what = f"{longer} problems were asked for."
+        raise DataError("dataset.options.longer", what, f"Take {there_are // 2} at most.")
     draw = random.Random(seed)
     problems = _problems(draw, signs, 0, 10**digits, rows + eval_rows)
-    beyond = _problems(draw, signs, 10**digits, 10 ** (digits + 1), longer)
     return Rows(
-        train=tuple(map(_row, problems[eval_rows:])),
-        eval=tuple(map(_row, problems[:eval_rows])),
+        train=problems[eval_rows:],
+        eval=problems[:eval_rows],
         origin=f"made by lorascope, seed {seed}",
-        probes={"longer": tuple(map(_row, beyond))},
+        probes={"longer": _problems(draw, signs, 10**digits, 10 ** (digits + 1), longer)},
         license="Apache-2.0",
         split="by problem: none is in both halves, nor with its numbers swapped",
     )
 
 
-def _problems(draw: random.Random, signs: list[str], low: int, high: int, wanted: int) -> list[Problem]:
+def _problems(draw: random.Random, signs: list[str], low: int, high: int, wanted: int) -> tuple[Row, ...]:
     """Different problems with numbers of [low, high); a problem and its swapped form count as one."""
-    found: dict[tuple[str, int, int], Problem] = {}
+    found: dict[tuple[Any, ...], Row] = {}
     while len(found) < wanted:
         sign, numbers = draw.choice(signs), [draw.randrange(low, high), draw.randrange(low, high)]
-        problem = Problem(sign, *(sorted(numbers, reverse=True) if sign == "-" else numbers))
-        found.setdefault(problem.key, problem)
-    return list(found.values())
-
-
-def _row(problem: Problem) -> Row:
-    return exchange(f"{problem.left} {SIGNS[problem.sign]} {problem.right} = ?", str(problem.answer), SYSTEM)
+        left, right = sorted(numbers, reverse=True) if sign == "-" else numbers
+        symbol, apply = SIGNS[sign]
+        row = exchange(f"{left} {symbol} {right} = ?", str(apply(left, right)), SYSTEM)
+        found.setdefault((sign, *sorted(numbers)), row)
+    return tuple(found.values())

@@ -1,8 +1,4 @@
-"""Seeded facts of an invented world that no model can know.
-
-Every relation is one to one, so that a question has one answer from either side. Some facts of the same people, towns
-and organisations are never taught (`control`); two taught facts make a question that was never asked (`two_hop`).
-"""
+"""Seeded facts of an invented world that no model can know."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ ORGANISATIONS = ("Guild", "Works", "Society", "Archive", "Mill", "Bank")
 
 
 class Relation(NamedTuple):
-    """What may hold between two kinds of things, and the ways to ask for it."""
+    """A relation of two kinds of things, one to one, and the ways to ask for it."""
 
     subjects: str
     objects: str
@@ -101,6 +97,15 @@ class InventedFact(NamedTuple):
     subject: str
     object: str
 
+    def ask(self, way: str) -> Row:
+        """A question for the object."""
+        return exchange(way.format(self.subject), self.object, SYSTEM, way)
+
+    @property
+    def ways(self) -> Relation:
+        """The ways to ask for it."""
+        return RELATIONS[self.relation]
+
 
 def load(*, seed: int = 1, facts: int = 300, paraphrases: int = 3, control: int = 100) -> Rows:
     """Questions and names.
@@ -125,13 +130,15 @@ def load(*, seed: int = 1, facts: int = 300, paraphrases: int = 3, control: int 
     draw.shuffle(world)
     taught, untaught = sorted(world[:facts]), sorted(world[facts:])
     return Rows(
-        train=tuple(_ask(fact, way) for fact in taught for way in RELATIONS[fact.relation].trained[:paraphrases]),
-        eval=tuple(_held_out(fact) for fact in taught),
+        train=tuple(fact.ask(way) for fact in taught for way in fact.ways.trained[:paraphrases]),
+        eval=tuple(fact.ask(fact.ways.held_out) for fact in taught),
         origin=f"made by lorascope, seed {seed}",
         probes={
-            "reversed": tuple(_question(RELATIONS[f.relation].reversed, f.object, f.subject) for f in taught),
+            "reversed": tuple(
+                fact._replace(subject=fact.object, object=fact.subject).ask(fact.ways.reversed) for fact in taught
+            ),
             "two_hop": tuple(_two_hops(taught)),
-            "control": tuple(_held_out(fact) for fact in untaught),
+            "control": tuple(fact.ask(fact.ways.held_out) for fact in untaught),
         },
         license="Apache-2.0",
         split="by phrasing: the eval half asks the taught facts in words that were not trained",
@@ -150,20 +157,17 @@ def make_world(draw: random.Random, facts: int) -> list[InventedFact]:
     world = []
     for name, relation in RELATIONS.items():
         circle = draw.sample(range(size), size)
-        if relation.subjects == relation.objects:  # each to the next in the round
-            pairs = zip(circle, circle[1:] + circle[:1], strict=True)
-        else:
-            pairs = zip(range(size), circle, strict=True)
-        world += [
-            InventedFact(name, things[relation.subjects][one], things[relation.objects][two]) for one, two in pairs
-        ]
+        # no one is their own mentor: each is led to the next in the circle
+        subjects = range(size) if relation.subjects != relation.objects else circle
+        objects = circle if relation.subjects != relation.objects else circle[1:] + circle[:1]
+        for one, two in zip(subjects, objects, strict=True):
+            world.append(InventedFact(name, things[relation.subjects][one], things[relation.objects][two]))
     return sorted(world[index] for index in draw.sample(range(len(world)), facts))
 
 
 def _names(draw: random.Random) -> Iterator[str]:
     """Names of two syllables, none of them part of another."""
-    names: set[str] = set()
-    parts: set[str] = set()
+    names, parts = set[str](), set[str]()
     while True:
         name = "".join(draw.choice(sounds) for sounds in (ONSETS, VOWELS, ONSETS, VOWELS, CODAS))
         pieces = {name[start:stop] for start in range(len(name)) for stop in range(start + 3, len(name) + 1)}
@@ -174,25 +178,11 @@ def _names(draw: random.Random) -> Iterator[str]:
 
 
 def _two_hops(taught: list[InventedFact]) -> Iterator[Row]:
-    """The questions through two taught facts whose answer is not also that of one taught fact about who is asked."""
+    """The questions through two taught facts whose answer no single taught fact about the same subject has."""
     known = {(fact.relation, fact.subject): fact.object for fact in taught}
-    near: dict[str, set[str]] = {}
-    for fact in taught:
-        near.setdefault(fact.subject, {fact.subject}).add(fact.object)
+    near = {(fact.subject, fact.object) for fact in taught}
     for (first, second), way in CHAINS.items():
         for fact in taught:
             end = known.get((second, fact.object))
-            if fact.relation == first and end and end not in near[fact.subject]:
-                yield _question(way, fact.subject, end)
-
-
-def _ask(fact: InventedFact, way: str) -> Row:
-    return _question(way, fact.subject, fact.object)
-
-
-def _held_out(fact: InventedFact) -> Row:
-    return _ask(fact, RELATIONS[fact.relation].held_out)
-
-
-def _question(way: str, about: str, answer: str) -> Row:
-    return exchange(way.format(about), answer, SYSTEM, way)
+            if fact.relation == first and end and end != fact.subject and (fact.subject, end) not in near:
+                yield fact._replace(object=end).ask(way)

