@@ -174,7 +174,9 @@ def _changed_name(target: TargetConfig, choice: str, folders: Sequence[Path]) ->
         return target.name
     before, now = _placement(shipped), _placement(target)
     changes = [
-        f"{key}={now.get(key)}" for key in (*now, *(before.keys() - now.keys())) if before.get(key) != now.get(key)
+        f"{key}={now.get(key, 'none')}"
+        for key in (*now, *(before.keys() - now.keys()))
+        if before.get(key) != now.get(key)
     ]
     return "+".join([target.name, *(re.sub(r"[\s'\"]", "", change) for change in changes)])
 
