@@ -38,14 +38,63 @@ def test_a_question_is_made_of_columns_and_a_number_becomes_its_class(tmp_path, 
     }
 
 
-def test_classes_come_as_numbers_as_text_and_as_their_names(tmp_path):
-    values = [0, 1, "0", "1", "bad", "good", False, True]
-    rows = [{"text": f"row {n}", "answer": value} for n, value in enumerate(values)]
+@pytest.mark.parametrize(
+    ("labels", "values", "meant"),
+    [
+        ("[bad,good]", [0, 1, "0", "1", 0.0, "1.0"], "index"),
+        ("[bad,good]", ["bad", "good", " bad "], "name"),
+        ("[bad,good]", [False, True], "index"),
+        ("[no,yes]", ["no", "yes"], "name"),
+        ("[true,false]", [True, False, "true", "false"], "name"),
+        ("[False,True]", [True, False], "name"),
+        ("[3,1,2]", [1, 2, 3, "1", 2.0], "name"),
+        ("[1.0,2.0]", [1, 2, "1.0"], "name"),
+    ],
+)
+def test_a_column_names_its_classes_or_counts_them(tmp_path, labels, values, meant):
+    rows = [{"text": f"row {n}", "answer": value} for n, value in enumerate([*values, *values])]
     found = read(
-        file_of(tmp_path / "a.jsonl", rows), "dataset.labels=[bad,good]",
+        file_of(tmp_path / "a.jsonl", rows), f"dataset.labels={labels}",
         "dataset.columns={prompt: text, completion: answer}", "dataset.eval_share=0.4",
     )  # fmt: skip
-    assert [by_prompt(found)[f"row {n}"] for n in range(8)] == ["bad", "good"] * 4
+    names = labels.strip("[]").split(",")
+
+    def right(value):
+        if meant == "index":
+            return names[int(float(value))]
+        (one,) = [
+            name for name in names if name.lower() == str(value).strip().lower() or numeric(name) == numeric(value)
+        ]
+        return one
+
+    assert [by_prompt(found)[f"row {n}"] for n in range(len(values))] == [right(value) for value in values]
+
+
+def numeric(value):
+    try:
+        return float(value)
+    except ValueError:
+        return str(value).lower()
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "bad"),
+    [
+        ("[bad,good]", ["bad", 1], 1),  # is it the second class, or a class called 1?
+        ("[bad,good]", ["0", "good", "1"], "0"),
+        ("[1,2,3]", [1, 2, 0], 0),
+        ("[no,maybe,yes]", ["no", True], True),
+        ("[no,maybe,yes]", [False, True], False),
+        ("[true,false]", [0, 1], 0),
+    ],
+)
+def test_a_column_that_does_both_is_refused(tmp_path, labels, values, bad):
+    rows = [{"text": f"row {n}", "answer": value} for n, value in enumerate(values * 4)]
+    with pytest.raises(DataError, match=f"is {bad}, which is none of the"):
+        read(
+            file_of(tmp_path / "a.jsonl", rows), f"dataset.labels={labels}",
+            "dataset.columns={prompt: text, completion: answer}",
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

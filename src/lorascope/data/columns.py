@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ FORMATS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 )
 FIELDS = ("prompt", "completion", "instruction", "input", "output", "messages", "text", "system")
 ANSWERS = ("completion", "response", "answer", "output", "label")  # beside a prompt made of columns
+CLASSES = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "target")  # beside a text
 
 
 class BadRowError(Exception):
@@ -47,7 +49,8 @@ class RowFormat(NamedTuple):
     context: tuple[str, ...] = ()  # appended to the prompt where they are not empty
     system: str | None = None
     template: Template | None = None  # makes the prompt in place of `content`
-    labels: tuple[str, ...] = ()  # the classes; an integer answer is an index into them
+    labels: tuple[str, ...] = ()  # the classes
+    by_index: bool = False  # every answer is an index into the classes; else every answer is the name of one
 
 
 def column_settings(dataset: DatasetConfig, *, evaluation: bool = False) -> ColumnSettings:
@@ -89,6 +92,8 @@ def _by_names(present: set[str], settings: ColumnSettings, place: str) -> RowFor
     for name, content, answer, context in FORMATS:
         if content in known and (not answer or answer in known):
             more = tuple(known[one] for one in context if one in known)
+            if name == "text" and "text" not in settings.columns and (other := sorted(unused.intersection(CLASSES))):
+                raise _no_classes_named(other[0], place)
             system = None if name == "text" else known.get("system")
             return RowFormat(name, known[content], answer and known[answer], more, system)
     raise DataError(
@@ -96,6 +101,15 @@ def _by_names(present: set[str], settings: ColumnSettings, place: str) -> RowFor
         f"the format cannot be inferred from its columns: {_listed(present)}.",
         f"Name them: {settings.key}='{{prompt: COLUMN, completion: COLUMN}}' "
         "(or messages, text, or instruction, input and output).",
+    )
+
+
+def _no_classes_named(column: str, place: str) -> DataError:
+    return DataError(
+        place,
+        f"it has the columns text and {column}: is the text learned, or its {column}?",
+        f"To classify: dataset.prompt='{{text}}' dataset.columns.completion={column} "
+        "(and 'dataset.labels=[NAME,…]' where the column holds numbers). To learn the text: dataset.columns.text=text",
     )
 
 
@@ -126,7 +140,7 @@ def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: s
 
     Args:
         raw: column -> value.
-        system: a system message for rows that would have another, or none.
+        system: a system message for rows that have none of their own.
         group: the column whose values are not divided by the split.
         place: file and number.
 
@@ -134,7 +148,7 @@ def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: s
         BadRowError: when a value is missing or cannot be learned from.
     """
     key = "" if group is None else _group(raw, group)
-    system = system or (_column(raw, form.system) if form.system and raw.get(form.system) else "")
+    system = (_column(raw, form.system) if form.system and raw.get(form.system) else system) or ""
     if form.name == "messages":
         messages = _messages(raw.get(form.content), form.content, system)
         return Row(messages=messages, every_answer=True, group=key, place=place)
@@ -145,21 +159,57 @@ def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: s
     else:
         context = (column for column in form.context if raw.get(column) not in (None, ""))
         prompt = "\n\n".join(_column(raw, column) for column in (form.content, *context))
-    return exchange(prompt, _answer(raw, form.answer, form.labels), system, key, place)
+    return exchange(prompt, _answer(raw, form), system, key, place)
 
 
-def _answer(raw: Mapping[str, Any], column: str, labels: tuple[str, ...]) -> str:
-    if not labels:
-        return _column(raw, column)
-    if isinstance(raw.get(column), bool):
-        raw = {column: int(raw[column])}
-    value = _column(raw, column, numbers=True).strip()
-    if value in labels:
-        return value
-    if not value.isascii() or not value.isdigit() or int(value) >= len(labels):
-        names = ", ".join(labels[:8]) + (" …" if len(labels) > 8 else "")
-        raise BadRowError(f"'{column}' is {value}, which is none of the {len(labels)} classes ({names})")
-    return labels[int(value)]
+def _answer(raw: Mapping[str, Any], form: RowFormat) -> str:
+    if not form.labels:
+        return _column(raw, form.answer)
+    value = raw.get(form.answer)
+    name, index = class_name(value, form.labels), class_index(value, form.labels)
+    if form.by_index and index is not None:
+        return form.labels[index]
+    if not form.by_index and name is not None:
+        return name
+    _column({form.answer: value if isinstance(value, str | None) else str(value)}, form.answer)
+    names = ", ".join(form.labels[:8]) + (" …" if len(form.labels) > 8 else "")
+    how = "by index" if form.by_index else "by name"
+    raise BadRowError(f"'{form.answer}' is {value}, which is none of the {len(form.labels)} classes ({names}), {how}")
+
+
+def class_name(value: Any, labels: Sequence[str]) -> str | None:
+    """The class that a value names: its text, or for true, false and numbers what is written so."""
+    if isinstance(value, bool):
+        return next((label for label in labels if label.casefold() == str(value).casefold()), None)
+    if isinstance(value, int | float):
+        return next((label for label in labels if _number(label) == value), None)
+    return value.strip() if isinstance(value, str) and value.strip() in labels else None
+
+
+def class_index(value: Any, labels: Sequence[str]) -> int | None:
+    """The class that a value counts to from 0; true and false count where there are two."""
+    if isinstance(value, bool):
+        return int(value) if len(labels) == 2 else None
+    number = _number(value) if isinstance(value, str) else value
+    if not isinstance(number, int | float) or number != number // 1 or not 0 <= number < len(labels):
+        return None
+    return int(number)
+
+
+def counts_classes(values: Sequence[Any], labels: Sequence[str]) -> bool:
+    """Whether a column's values are indices of classes, not names.
+
+    Never where a class looks like a value that could be an index, nor where one value is the name of a class.
+    """
+    if any(_number(label) is not None or label.casefold() in ("true", "false") for label in labels):
+        return False
+    named = any(class_name(value, labels) is not None for value in values)
+    return not named and any(class_index(value, labels) is not None for value in values)
+
+
+def _number(text: str) -> float | None:
+    """The number that a text is, written in digits; None for other texts."""
+    return float(text) if re.fullmatch(r"\s*[-+]?[0-9]+(\.[0-9]*)?\s*", text) else None
 
 
 def _group(raw: Mapping[str, Any], column: str) -> str:
@@ -204,10 +254,10 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
     for number, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):
             raise BadRowError(f"message {number} is {_kind(turn)}, not an object with role and content")
-        role = turn.get("role", turn.get("from"))
+        role = _either(turn, "role", "from")
         if not isinstance(role, str) or role not in ROLES:
             raise BadRowError(f"message {number} has the role {str(role)[:40]!r}; roles are system, user, assistant")
-        content = turn.get("content", turn.get("value"))
+        content = _either(turn, "content", "value")
         turns.append(Message(ROLES[role], _text(content, f"the content of message {number} ({role})")))
     if system and turns[0].role != "system":
         turns.insert(0, Message("system", system))
@@ -216,6 +266,11 @@ def _messages(value: Any, column: str, system: str) -> tuple[Message, ...]:
     if turns[-1].role != "assistant":
         raise BadRowError(f"it ends with a message of the {turns[-1].role}, so its last answer is missing")
     return tuple(turns)
+
+
+def _either(turn: Mapping[str, Any], key: str, other: str) -> Any:
+    """The value of a key or of its other name; Parquet and Arrow hold null where a row lacks one of them."""
+    return turn.get(other) if turn.get(key) is None else turn[key]
 
 
 def _kind(value: Any) -> str:

@@ -10,7 +10,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig, OnBadRow
-from lorascope.data.columns import BadRowError, column_settings, infer_format, require_column, to_row
+from lorascope.data.columns import (
+    ANSWERS,
+    BadRowError,
+    ColumnSettings,
+    column_settings,
+    counts_classes,
+    infer_format,
+    require_column,
+    to_row,
+)  # fmt: skip
 from lorascope.data.rows import DiskRows, RawRow, Row, Rows
 from lorascope.errors import DataError
 
@@ -50,9 +59,12 @@ def hold_out_validation(rows: Rows, share: float) -> Rows:
     return replace(rows, train=tuple(train), eval=tuple(held), probes={}, split=split)
 
 
-def is_held_out(row: Row, share: float, *, by_group: bool, prefix: str = "") -> bool:
+def is_held_out(row: Row, share: float, *, by_group: bool, prefix: str = "", with_system: bool = False) -> bool:
     """Whether the hash of the group or the prompt is among the first `share` of all."""
-    digest = hashlib.sha256((prefix + (row.group if by_group else row.prompt)).encode()).digest()
+    key = row.group if by_group else row.prompt
+    if with_system and row.messages:
+        key = "\n".join(message.content for message in row.messages[:-1])
+    digest = hashlib.sha256((prefix + key).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
@@ -115,12 +127,23 @@ def read_splits(
         evaluation, _ = later.read(dataset.max_eval_samples)
         bad, split = bad + later.bad, other.split
     else:
-        held_out = partial(is_held_out, share=dataset.eval_share, by_group=by_group)
+        with_system = not by_group and reader.one_question()
+        held_out = partial(is_held_out, share=dataset.eval_share, by_group=by_group, with_system=with_system)
         train, evaluation = reader.read(dataset.max_train_samples, dataset.max_eval_samples, held_out)
         _require_rows(train, evaluation, dataset.eval_share, by_group=by_group)
         by = f"values of the column {dataset.group}" if by_group else "prompts"
+        by += " with their system messages" if with_system else ""
         split = f"{dataset.eval_share:g} of the {by}, by hash"
     return Rows(train, evaluation, origin, reader.format_name, tuple(bad), labels=tuple(labels), split=split)
+
+
+def _answer_columns(settings: ColumnSettings) -> tuple[str, ...]:
+    named = settings.columns.get("completion") or settings.columns.get("output")
+    return (named,) if named else ANSWERS
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 class RowReader:
@@ -138,13 +161,31 @@ class RowReader:
         self.bad: list[str] = []
         # a stream is not read twice for its columns
         first = islice(source.rows(), COLUMN_ROWS if dataset.streaming else None)
-        present = {name for _, raw in first if isinstance(raw, dict) for name in raw}
+        present: set[str] = set()
+        filled = set(settings.columns.values())
+        answers: dict[Any, None] = {}
+        wanted = _answer_columns(settings) if labels else ()
+        for raw in (raw for _, raw in first if isinstance(raw, dict)):
+            present |= raw.keys()
+            filled |= {name for name, value in raw.items() if value is not None}
+            answers |= {(name, type(raw[name]), raw[name]): None for name in wanted if _is_plain(raw.get(name))}
+        # Arrow holds null where a row lacks a key: what is null in every row is no column
+        present = present & filled or present
         self.format = infer_format(present, settings, source.place, labels) if present else None
+        if self.format and labels:
+            values = [value for name, _, value in answers if name == self.format.answer]
+            self.format = self.format._replace(by_index=counts_classes(values, labels))
         self.format_name = self.format.name if self.format else ""
         # the group matters where rows are split, and an eval split with columns of its own is not
         self.group = None if settings.key == "dataset.eval_columns" else dataset.group
         if self.group and present:
             require_column(self.group, present, f"dataset.group={self.group}", source.place)
+
+    def one_question(self) -> bool:
+        """Whether all rows that are read for their columns ask the same, so that only their documents differ."""
+        prompts = {row.prompt for row in islice(self, COLUMN_ROWS) if row.messages}
+        self.bad.clear()
+        return len(prompts) == 1
 
     def __iter__(self) -> Iterator[Row]:
         for where, raw in self.source.rows():
