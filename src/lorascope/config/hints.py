@@ -62,7 +62,7 @@ ROLE_OF = {  # leaf names of modules and other names -> roles and groups
 ROLES_OF = {name: roles for names, roles in ROLE_OF.items() for name in names.split()}
 ROLES_OF |= {role: (role,) for role in (*ROLES, *GROUPS)}
 WITHOUT_ROLE = ("lm_head", "embed_tokens", "wte")
-DATA_FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$|[*?]")
+DATA_FILE = re.compile(r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.gz)?$|[*?]")
 LOCAL = re.compile(r"[.~/]")
 
 
