@@ -1,12 +1,8 @@
-"""The launcher of `-m` on one machine: plan all runs, then make them one after another.
-
-They share this process and one base session; with `execution=processes`, each has a process of its own.
-"""
+"""The launcher of `-m` on one machine: plan all runs, then make them one after another."""
 
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +18,8 @@ if TYPE_CHECKING:
 BasicLauncher: Any = basic_launcher()
 
 
-@dataclass
-class SharedBaseConf:
-    """Hydra's config of the launcher."""
-
-    _target_: str = "hydra_plugins.lorascope_launcher.SharedBaseLauncher"
-
-
-ConfigStore.instance().store(group="hydra/launcher", name="shared_base", node=SharedBaseConf, provider="lorascope")
+NODE = {"_target_": "hydra_plugins.lorascope_launcher.SharedBaseLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="shared_base", node=NODE, provider="lorascope")
 
 
 def job_config(plugin: Any, overrides: Sequence[str]) -> "RunConfig":
@@ -41,10 +31,6 @@ def job_config(plugin: Any, overrides: Sequence[str]) -> "RunConfig":
     with open_dict(composed):
         del composed["hydra"]
     return to_run_config(composed, hydra.runtime.choices, config_folders(hydra))
-
-
-class ProcessFailedError(Exception):
-    """A run's own process ended with an error, which it printed itself."""
 
 
 class SharedBaseLauncher(BasicLauncher):
@@ -72,7 +58,7 @@ class SharedBaseLauncher(BasicLauncher):
         failed = [f"{job.overrides}: {job_error(one)}" for job, one in pairs if one.status is JobStatus.FAILED]
         if failed and not self.config.study.arms:  # a study reports its runs itself
             what = "\n    ".join([f"{len(failed)} of {len(jobs)} runs did not end well:", *failed])
-            raise RunError("execution=processes", what, "What was wrong each has said above.")
+            raise RunError("execution=processes", what, "Each has printed its own error above.")
         return results
 
     def _in_a_process(self, overrides: Sequence[str]) -> JobReturn:
@@ -93,5 +79,5 @@ class SharedBaseLauncher(BasicLauncher):
             raise
         result = JobReturn(overrides=overrides, status=JobStatus.FAILED if status else JobStatus.COMPLETED)
         if status:
-            result.return_value = ProcessFailedError(f"its process ended with exit code {status}")
+            result.return_value = ChildProcessError(f"its process ended with exit code {status}")
         return result

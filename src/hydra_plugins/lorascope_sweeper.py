@@ -66,11 +66,7 @@ class StudySweeper(BasicSweeper):
         return [None if one.status is JobStatus.COMPLETED else first_line(job_error(one)) for one in results]
 
     def _refuse(self, arguments: list[str]) -> None:
-        """Refuse sweeps and settings that the study makes itself.
-
-        Raises:
-            ConfigError: for the first of these.
-        """
+        """Refuse sweeps and settings that the study makes itself."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         for one in parser.parse_overrides(arguments):
             key = one.get_key_element().lstrip("+~")

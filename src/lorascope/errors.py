@@ -55,7 +55,7 @@ class PlanError(LorascopeError):
 
 
 class RunError(LorascopeError):
-    """A run that cannot be started, or did not end well."""
+    """A run that cannot be started, or that failed."""
 
 
 def out_of_memory(error: BaseException) -> bool:

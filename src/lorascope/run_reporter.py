@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.config.schema import RunConfig
-from lorascope.console import Bar, console, waiting
+from lorascope.console import console
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.formats import megabytes
@@ -27,14 +26,6 @@ class RunReporter:
     def __init__(self, out: Console | None = None) -> None:
         self.out = out or console()
 
-    def bar(self, title: str, total: int) -> Bar:
-        """A progress bar, as a context."""
-        return Bar(self.out, title, total)
-
-    def waiting(self, what: str) -> AbstractContextManager[None]:
-        """A spinner, as a context."""
-        return waiting(self.out, what)
-
     def found_done(self, record: RunRecord) -> None:
         """This run is done already."""
         loss = record.metric(EVAL_LOSS.name)
@@ -44,10 +35,8 @@ class RunReporter:
     def planned(self, plan: RunPlan) -> None:
         """What will be trained, and the estimates."""
         show_run_plan(self.out, plan)
-
-    def nothing_run(self) -> None:
-        """This was a dry run."""
-        self.out.print("Nothing was run (dry_run=true).")
+        if plan.config.dry_run:
+            self.out.print("Nothing was run (dry_run=true).")
 
     def started(self, record: RunRecord, config: RunConfig, folder: Path) -> None:
         """The run's name, device, base and folder."""
@@ -61,7 +50,7 @@ class RunReporter:
         show_plan(self.out, plan.target, plan.modules)
 
     def resumed(self, step: int) -> None:
-        """The run goes on from this step."""
+        """The run is resumed from this step."""
         self.out.print(f"resuming from the checkpoint of step {step}")
 
     def base(self, found: Evaluated, evaluation: TokenizedSplit) -> None:

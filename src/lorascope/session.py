@@ -1,8 +1,4 @@
-"""A base session: one frozen base model and its prepared data, shared by runs.
-
-A run in a session gives the same bits as one in a process of its own. What a training leaves on the base is removed;
-a base whose bytes have changed is loaded again.
-"""
+"""A base session: one frozen base model and its prepared data, shared by runs without a trace of one in another."""
 
 from __future__ import annotations
 
@@ -165,7 +161,7 @@ class Session:
             return
         self._seal.put_back()
         if name := self._seal.changed(self._base.model):
-            warn(f"this run changed the base ({name}); the next one loads it anew")
+            warn(f"this run changed the base ({name}); the next one loads it again")
             self.drop()
         else:
             gc.collect()

@@ -10,7 +10,7 @@ from typing import Any
 from lorascope.config.schema import RunConfig, as_dict
 from lorascope.records.environment import redact
 
-# settings that change what is shown or where it is kept, not what is trained
+# settings that change what is printed or where it is stored, not what is trained
 ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume", "execution", "study")
 
 
@@ -60,9 +60,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
     """What two runs must share to be compared, and one hash over it: not the seed, not the strategy.
 
     Args:
-        config: resolved.
         data: the record's `data`.
-        revision: of the base that was loaded.
         quantized_modules: how many of its linear modules have quantized weights.
     """
     parts = {

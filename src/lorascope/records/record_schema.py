@@ -77,7 +77,7 @@ def read_object(path: Path, latest: int) -> dict[str, Any]:
     version = int(raw["schema_version"])
     if version > latest:
         raise RunError(str(path), f"has schema version {version}.", f"This lorascope reads up to {latest}.")
-    json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a character, which JSON can write, cannot be shown
+    json.dumps(raw, ensure_ascii=False).encode("utf-8")  # JSON can have half a surrogate pair, which cannot be printed
     return raw
 
 

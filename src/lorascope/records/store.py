@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -36,7 +35,7 @@ def find_done(config: RunConfig) -> RunRecord | None:
     """The run's record, if it is done.
 
     Raises:
-        RunError: when another config's record lies in the run's folder.
+        RunError: when the run's folder has another config's record.
     """
     folder = run_folder(config)
     if not os.path.isfile(folder / FILE):  # which takes names of every length
@@ -70,7 +69,7 @@ def open_run(
     with _claim_writable(config, folder):
         may_resume = config.resume is Resume.auto and not config.overwrite
         resumes = may_resume and can_resume(folder / CHECKPOINTS)
-        record = _begin(config, _sessions(folder) if resumes else [])
+        record = _begin(config, folder if resumes else None)
         for name in (ADAPTER,) if resumes else CONTENTS:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).unlink(missing_ok=True)
@@ -105,9 +104,13 @@ def _claim_writable(config: RunConfig, folder: Path) -> AbstractContextManager[o
         raise RunError(f"runs_dir={config.runs_dir}", what, "Name a folder that can: runs_dir=…") from error
 
 
-def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
-    """The record of a run that begins now, or continues after earlier sessions."""
-    began = now()
+def _begin(config: RunConfig, resumed: Path | None) -> RunRecord:
+    """The record of a run that starts now, or continues the one in a folder."""
+    began, before = now(), []
+    if resumed:
+        with suppress(RunError):
+            # a session that was killed could not write its status
+            before = [{"status": "killed"} | session for session in read_record(resumed).sessions]
     return RunRecord(
         run_id=run_id(config),
         run_hash=run_hash(config),
@@ -117,13 +120,6 @@ def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
         started=(before[0].get("started") if before else None) or began,
         sessions=[*before, {"started": began}],
     )
-
-
-def _sessions(folder: Path) -> list[dict[str, Any]]:
-    """The sessions in the run's record; one that was killed could not write its status."""
-    with suppress(RunError):
-        return [{"status": "killed"} | session for session in read_record(folder).sessions]
-    return []
 
 
 def _out_of_memory(record: RunRecord, error: BaseException) -> RunError:

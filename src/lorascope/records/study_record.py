@@ -28,7 +28,7 @@ class Arm:
     __pydantic_config__ = FINITE
     name: str
     words: str  # the overrides that make it
-    views: list[str]  # in which comparisons it stands: matched budget, same rank; often both
+    views: list[str]  # the comparisons it is in: matched budget, same rank; often both
     ranks: str = ""  # 8/4
     parameters: int | None = None
 
@@ -58,7 +58,7 @@ class StudyRun:
     seed: int
     rate: float
     rung: int | None = None  # of the pilot: 0 is the shortest
-    steps: float = 1.0  # the pilot's share of a whole training
+    steps: float = 1.0  # the pilot's share of a complete training
 
 
 @dataclass(kw_only=True)

@@ -21,8 +21,8 @@ from lorascope.trackers.wandb import Wandb
 class Tracker(Protocol):
     """Receives each step's values and the end of a run, and decides nothing about it.
 
-    A tracker may also have a `note`, a line that tells the user where to look, and a `rewind(step)`, called before a
-    run that was cut resumes from this step.
+    A tracker may also have a `note`, a line that says where to look, and a `rewind(step)`, called before a run is
+    resumed from this step.
     """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -67,7 +67,7 @@ class Trackers:
             except Exception as error:
                 self.trackers.remove(tracker)
                 kind = type(tracker).__name__
-                self.warn(f"{kind} stopped listening ({redact(str(error))}); the local record goes on.")
+                self.warn(f"{kind} failed ({redact(str(error))}) and is left out; the local record goes on.")
 
 
 # logger=NAME -> the tracker; NAME is also the name of its setting and of its package
@@ -101,11 +101,8 @@ def open_trackers(
     """The history and every tracker that is enabled; one that cannot start is warned of and left out.
 
     Args:
-        logger: which are enabled.
         record: the run's, with its plan.
-        folder: the run's.
         metrics: what the run is judged by: a name, and whether "lower" or "higher" is better.
-        warn: called with a message.
     """
     trackers: list[Tracker] = [History(folder)]
     for name in enabled(logger):

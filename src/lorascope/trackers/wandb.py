@@ -32,8 +32,6 @@ class Wandb:
     lacks is logged again, from the local history; an offline session has every row.
 
     Args:
-        record: the run's.
-        folder: the run's.
         metrics: what the run is judged by: a name, and whether "lower" or "higher" is better.
         replay: where W&B keeps its own files when a run is sent later; then it is online, or an error is raised.
         seconds: how long W&B may take for the start and for the end; by default little, since a run waits.
@@ -52,11 +50,11 @@ class Wandb:
         self.mode, self.why = ("online", "") if replay else account.wandb_mode(settings["mode"])
         self.identity = account.run_identity(folder, settings["project"], settings["entity"])
         logged = [row[STEP] for row in read_history(folder)]
-        self.reached = max([account.read_state(folder).get(account.REACHED, NO_STEP), *logged])
+        self.reached = max([account.read_state(folder).get("reached", NO_STEP), *logged])
         self.earlier = self._sessions()
         self.lacking = ""
         self.run = self._start(record)
-        account.update_state(folder, **{account.SENT: None})
+        account.update_state(folder, sent=None)
         self.run.define_metric(STEP, hidden=True)
         self.run.define_metric("*", step_metric=STEP)
         for name, better in metrics.items():
@@ -127,11 +125,7 @@ class Wandb:
         return run
 
     def _held(self, run: Any) -> int:
-        """The last step that the server has.
-
-        Raises:
-            ValueError: when the server has passed more steps than were ever logged: it would ignore the next ones.
-        """
+        """The last step that the server has; an error where it is past all logged steps, and would ignore the next."""
         if self.mode != "online":
             return NO_STEP
         held = int(run.starting_step) - 1
@@ -176,7 +170,7 @@ class Wandb:
 
     def rewind(self, step: int) -> None:
         """Log what the server lacks up to this step, after which the run is resumed."""
-        account.update_state(self.folder, **{account.REACHED: self.reached})
+        account.update_state(self.folder, reached=self.reached)
         for row in read_history(self.folder):
             if row[STEP] <= step:
                 self.log(row.pop(STEP), row)
@@ -195,7 +189,7 @@ class Wandb:
             self.run.finish(exit_code=0 if well else 1)
             ended = self.mode == "online" and self._has_ended()
         if ended:
-            account.update_state(self.folder, **{account.SENT: len(list(read_history(self.folder)))})
+            account.update_state(self.folder, sent=len(list(read_history(self.folder))))
         elif self.mode == "online":
             self.lacking = f" did not take all of it; send the rest with: {self._remedy}"
 

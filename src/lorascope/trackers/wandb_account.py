@@ -15,17 +15,13 @@ from urllib.parse import urlsplit
 from lorascope.records.record import RunRecord, write_text
 from lorascope.records.store import WANDB_RUN
 
-ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, in WANDB_MODE
 IDENTITY = ("id", "project", "entity")  # arguments of `wandb.init`
-# further values in the folder's wandb.json
-SENT = "sent"  # how many rows of the local history were sent, with the run's end
-REACHED = "reached"  # the last step that was logged to W&B before the run went back to a checkpoint
 
 
 def wandb_mode(wanted: str) -> tuple[str, str]:
     """Online or offline, and why."""
     if environment := os.environ.get("WANDB_MODE"):
-        return ALIASES.get(environment, environment), "WANDB_MODE says so"
+        return {"dryrun": "offline", "run": "online"}.get(environment, environment), "WANDB_MODE says so"
     if wanted != "auto":
         return wanted, f"logger.wandb.mode={wanted}"
     return ("online", "a key is configured") if has_key() else ("offline", "no key is configured")
@@ -55,7 +51,11 @@ def run_identity(folder: Path, project: str, entity: str | None) -> dict[str, An
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The folder's wandb.json; empty where there is none, or a damaged one."""
+    """The folder's wandb.json; empty where there is none, or a damaged one.
+
+    Besides IDENTITY it has `sent`, the number of rows of the local history that were sent with the run's end, and
+    `reached`, the last step that was logged before the run went back to a checkpoint.
+    """
     with suppress(OSError, ValueError):
         state = json.loads((folder / WANDB_RUN).read_text(encoding="utf-8"))
         if isinstance(state, dict) and set(IDENTITY) <= set(state):

@@ -14,22 +14,18 @@ from lorascope.records.record import FILE, RunRecord, read_record
 from lorascope.records.store import WANDB, claim, is_at_work
 from lorascope.trackers.local import read_history
 from lorascope.trackers.wandb import STEP, Wandb
-from lorascope.trackers.wandb_account import REACHED, SENT, bound_table, read_state, update_state
+from lorascope.trackers.wandb_account import bound_table, read_state, update_state
 
 
 class WandbStudy(Wandb):
-    """A W&B run of job_type "study" in the group of the study's runs; sent again, it stays the same W&B run."""
+    """A W&B run of job_type "study" in the group of the study's runs; sent again, it stays the same W&B run.
 
-    def __init__(
-        self,
-        record: RunRecord,
-        folder: Path,
-        study: Mapping[str, Any],
-        replay: Path | None = None,
-        seconds: float | None = None,
-    ) -> None:
+    `replay` are the arguments of `Wandb` for a study that is sent later.
+    """
+
+    def __init__(self, record: RunRecord, folder: Path, study: Mapping[str, Any], *replay: Any) -> None:
         self.study = redact(dict(study))
-        super().__init__(record, folder, {}, replay, seconds)
+        super().__init__(record, folder, {}, *replay)
 
     def _held(self, run: Any) -> int:
         """The last step that was ever logged: the study is logged again after it."""
@@ -52,7 +48,7 @@ class WandbStudy(Wandb):
         with self._data_in_folder():
             table = bound_table(self.run, rows, list(rows[0]), "results", step)
             self.run.log({"results": table, "report": wandb.Html(redact(page), inject=False)}, step=step)
-        update_state(self.folder, **{REACHED: step})
+        update_state(self.folder, reached=step)
         self.run.summary.update(redact(dict(summary)))
         self.end(well=True)
 
@@ -89,7 +85,7 @@ def look(folder: Path) -> Outcome:
     """What `send` would do with a run."""
     rows = len(list(read_history(folder)))
     left = f"{rows} rows" if rows else "" if (folder / FILE).exists() else "the report"
-    if not left or read_state(folder).get(SENT) == rows:
+    if not left or read_state(folder).get("sent") == rows:
         return Outcome(folder, "nothing")
     return Outcome(folder, "running") if is_at_work(folder) else Outcome(folder, "unsent", left)
 
@@ -106,13 +102,7 @@ def replay_run(folder: Path, place: Path, seconds: float) -> Wandb:
 
 
 def send(folder: Path, seconds: float = 300, replay: Replay = replay_run) -> Outcome:
-    """Send what W&B lacks of a run.
-
-    Args:
-        folder: the run's.
-        seconds: how long W&B may take for its start, and for its end.
-        replay: logs everything again.
-    """
+    """Send what W&B lacks of a run; W&B may take so many seconds for its start, and for its end."""
     outcome = look(folder)
     if outcome.state != "unsent":
         return outcome

@@ -1,9 +1,4 @@
-"""Packed rows and batches of rows of similar length.
-
-TRL puts several rows into one without an attention mask; each row's positions begin with 0 again, and transformers
-makes a mask of blocks out of that. Models with positions of their own (ALiBi, OPT's) or with a state ignore these
-positions, and would learn each row as if the ones before it belonged to it.
-"""
+"""Packed rows and batches of rows of similar length."""
 
 from __future__ import annotations
 
@@ -28,7 +23,9 @@ REMEDY = "Take train.packing=false."
 def check_packing(trainer: Any, data: TokenizedSplit) -> None:
     """Compare the losses of short rows that are packed with those of the rows alone.
 
-    The first row is also the third: a model that looks across the rows knows it already.
+    TRL packs rows without an attention mask: transformers derives it from positions that restart at 0. Models with
+    positions of their own (ALiBi, OPT's) or with a state ignore these, and would learn each row as a continuation of
+    the ones before. The first row is also the third: a model that looks across the rows knows it already.
 
     Raises:
         ConfigError: when they differ, or the model refuses packed rows.

@@ -1,8 +1,4 @@
-"""Checkpoints that are complete or absent.
-
-A checkpoint is written into a hidden folder, each file is flushed to the disk, a manifest with the files' hashes comes
-last, and a rename makes it visible. One that lacks its manifest or differs from it is named and passed over.
-"""
+"""Checkpoints that are complete or absent: a manifest with the files' hashes comes last, then a rename."""
 
 from __future__ import annotations
 
@@ -45,7 +41,6 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str,
     """Write a checkpoint and make it visible in one step.
 
     Args:
-        folder: of the run's checkpoints.
         step: the last one that was done.
         fill: writes the files into the folder it is given.
         meta: plain values for the manifest.
@@ -86,9 +81,8 @@ def newest(
     """The latest complete checkpoint; what was being written is removed.
 
     Args:
-        folder: of the run's checkpoints.
         warn: called with the reason for each one that is passed over.
-        check: raises RunError for one that is complete and cannot be resumed from all the same.
+        check: raises RunError for a complete one that cannot be resumed from.
     """
     for aside in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,14 +1,9 @@
-"""Resume exactly: choose and check a checkpoint, and restore what transformers' own checkpoints leave out.
-
-transformers restores optimizer, scheduler, random states and counters bit for bit, but not the loss summed since the
-last log line, the sum that becomes train_loss, nor the adapter's dtype on a quantized base.
-"""
+"""Resume exactly: choose and check a checkpoint, and restore the sums and dtypes that transformers leaves out."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +11,15 @@ from typing import Any
 from lorascope.compat import loss_sums, set_loss_sums
 from lorascope.errors import RunError
 from lorascope.records.environment import exactness
-from lorascope.training.checkpoints import Checkpoint, newest, thin_out
+from lorascope.training.checkpoints import Checkpoint, newest
 
 ADAPTER_FILE = "adapter_model.safetensors"
 SUMS = "sums.json"
 # without one of these, transformers would silently continue with a new one
 STATE = "trainer_state.json"
 FILES = (ADAPTER_FILE, SUMS, STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
-REMOVE = "Remove this checkpoint, or begin anew: resume=never"
-REMEDY = "An earlier checkpoint is taken, if there is one; resume=never begins anew."
+REMOVE = "Remove this checkpoint, or start over: resume=never"
+REMEDY = "An earlier checkpoint is taken, if there is one; resume=never starts over."
 
 
 def check_resumable(checkpoint: Checkpoint) -> None:
@@ -38,7 +33,7 @@ def check_resumable(checkpoint: Checkpoint) -> None:
             raise RunError(str(checkpoint.path), f"{name} is missing.", REMEDY)
     wrong = [name for name, fits in META.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
     if wrong:
-        raise RunError(str(checkpoint.path), f"its manifest does not tell {', '.join(wrong)}.", REMEDY)
+        raise RunError(str(checkpoint.path), f"its manifest has no valid {', '.join(wrong)}.", REMEDY)
     try:
         steps = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))["global_step"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -54,27 +49,20 @@ def _is_loss(value: Any) -> bool:
         return False
 
 
-def _has_numbers(value: Any, **kinds: Any) -> bool:
-    """Whether a value is a dict of exactly these names, with numbers of these types."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == kinds.keys()
-        and all(
-            isinstance(value[name], kind) and not isinstance(value[name], bool) and abs(value[name]) < 2**63
-            for name, kind in kinds.items()
-        )
-    )
+def _has_numbers(value: Any, *names: str) -> bool:
+    if not isinstance(value, dict) or value.keys() != set(names):
+        return False
+    return all(type(number) in (int, float) and abs(number) < 2**63 for number in value.values())
 
 
-NUMBER = int | float
 # a meta value that a run reads -> whether it is as `write` was given it
 META: dict[str, Callable[[Any], bool]] = {
     "before": _is_loss,
     "fingerprint": lambda value: isinstance(value, dict),
     "versions": lambda value: isinstance(value, dict),
-    "best": lambda value: value is None or _has_numbers(value, eval_loss=NUMBER, step=int),
+    "best": lambda value: value is None or (_has_numbers(value, "eval_loss", "step") and type(value["step"]) is int),
     "finished": lambda value: isinstance(value, bool),
-    "trained": lambda value: _has_numbers(value, steps=NUMBER, tokens=NUMBER, train_loss=NUMBER, seconds=NUMBER),
+    "trained": lambda value: _has_numbers(value, "steps", "tokens", "train_loss", "seconds"),
 }
 
 
@@ -148,20 +136,6 @@ def latest(checkpoints: Path, warn: Callable[[str], None] = lambda reason: None)
     return newest(checkpoints, warn, check_resumable)
 
 
-def best(checkpoints: Path) -> Mapping[str, Any] | None:
-    """Step and eval loss of the best checkpoint; None where nothing was evaluated."""
-    found = latest(checkpoints)
-    return found.meta["best"] if found else None
-
-
-def clear(checkpoints: Path, keep: int | None) -> None:
-    """Remove the checkpoints of a run that is done, but the one of step `keep`."""
-    if keep is None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    else:
-        thin_out(checkpoints, 0, keep)
-
-
 def check_same_run(
     checkpoint: Checkpoint, fingerprint: Mapping[str, Any], environment: dict[str, Any], warn: Callable[[str], object]
 ) -> None:
@@ -174,7 +148,7 @@ def check_same_run(
     if differs := [key for key in fingerprint if key != "hash" and fingerprint[key] != then.get(key)]:
         first = f"{then.get(differs[0])}, not {fingerprint[differs[0]]}"
         what = f"was written with another {', '.join(differs)}: {first}."
-        raise RunError(str(checkpoint.path), what, "Bring it back, or begin anew: resume=never")
+        raise RunError(str(checkpoint.path), what, "Restore it, or start over: resume=never")
     before = checkpoint.meta["versions"]
     if changed := [name for name, version in exactness(environment).items() if before.get(name) != version]:
         warn(f"resuming with another {', '.join(changed)}: the result may differ in the last bits")

@@ -33,11 +33,9 @@ def check_finite(
     """Stop on a loss or gradient norm that is not finite, with one transfer from the device for a step.
 
     Args:
-        step: the one about to be made.
         losses: of its batches; they are summed.
         norm: of the gradients.
         batches: their `input_ids`, each of shape (rows, width).
-        data: the train rows.
 
     Raises:
         RunError: naming the step, the value and the rows.

@@ -88,11 +88,8 @@ def train_adapter(
 
     Args:
         model: a base with its adapter, as `attach` returns it.
-        train: the rows to learn.
         evaluation: measured during training, if `train.eval_steps` is set.
-        config: resolved.
         evaluate: measures `evaluation`; may raise Preempted.
-        callbacks: of transformers' Trainer, for progress and trackers.
         warn: called with the reason where a checkpoint cannot be written.
 
     Raises:
@@ -140,7 +137,7 @@ def _setting_errors(train: TrainConfig, trainer: Any = None) -> Iterator[None]:
         if not train.sft or out_of_memory(error) or (trainer and trainer.state.global_step):
             raise
         what = f"the trainer refuses one of {', '.join(train.sft)}: {first_line(error)}"
-        raise ConfigError("train.sft", what, "Mend or leave it out.") from error
+        raise ConfigError("train.sft", what, "Correct it or leave it out.") from error
 
 
 @contextmanager
@@ -152,7 +149,7 @@ def _resume_errors(latest: Checkpoint, trainer: Any) -> Iterator[None]:
         if isinstance(error, LorascopeError) or out_of_memory(error) or trainer.state.global_step > latest.step:
             raise
         what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise RunError(str(latest.path), f"cannot be gone on from: {what}", REMOVE) from error
+        raise RunError(str(latest.path), f"cannot be resumed from: {what}", REMOVE) from error
 
 
 def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
@@ -183,7 +180,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         return SFTConfig(**settings | sft)
     except Exception as error:  # each setting is checked by other code
         what = f"SFTConfig refuses it: {first_line(error)}"
-        raise ConfigError("train.sft", what, "Mend or leave out the setting.") from error
+        raise ConfigError("train.sft", what, "Correct it or leave it out.") from error
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
