@@ -69,7 +69,7 @@ class Wandb:
     def _begin(self, record: RunRecord) -> None:
         """Log the table of modules."""
         modules = {"modules": account.bound_table(self.run, record.plan["modules"], MODULE_COLUMNS, "modules", 0)}
-        if self.held == NO_STEP:
+        if self.logged == NO_STEP:
             self.run.log(modules, step=0)
         else:
             self.run.summary.update(modules)
@@ -88,7 +88,7 @@ class Wandb:
         except Exception as error:
             if self.mode != "online":
                 raise
-            self._let_go()
+            self._forget_start()
             if self.place != self.folder:
                 raise
             reason = next(iter(redact(str(error)).splitlines()), type(error).__name__)
@@ -121,10 +121,10 @@ class Wandb:
                 x_disable_meta=True, x_disable_machine_info=True, host="",
             ),
         )  # fmt: skip
-        self.held = self._held(run)
+        self.logged = self._last_step(run)
         return run
 
-    def _held(self, run: Any) -> int:
+    def _last_step(self, run: Any) -> int:
         """The last step that the server has; an error where it is past all logged steps, and would ignore the next."""
         if self.mode != "online":
             return NO_STEP
@@ -139,7 +139,7 @@ class Wandb:
         """W&B's folders in the run's folder: one for each start."""
         return {path for path in (self.folder / WANDB).glob("*run-*") if not path.is_symlink()}
 
-    def _let_go(self) -> None:
+    def _forget_start(self) -> None:
         """Make W&B's process forget a start that failed; it would report the id as in use."""
         import wandb
 
@@ -159,7 +159,7 @@ class Wandb:
         Raises:
             ConnectionError: when W&B's process is gone.
         """
-        if step <= self.held:
+        if step <= self.logged:
             return
         try:
             self.run.log({STEP: step, **values}, step=step)
@@ -174,7 +174,7 @@ class Wandb:
         for row in read_history(self.folder):
             if row[STEP] <= step:
                 self.log(row.pop(STEP), row)
-        self.held = max(self.held, step)
+        self.logged = max(self.logged, step)
 
     def finish(self, record: RunRecord) -> None:
         """Send the summary and the exit code; then `note` says whether the server has all of it."""

@@ -27,7 +27,7 @@ class WandbStudy(Wandb):
         self.study = redact(dict(study))
         super().__init__(record, folder, {}, *replay)
 
-    def _held(self, run: Any) -> int:
+    def _last_step(self, run: Any) -> int:
         """The last step that was ever logged: the study is logged again after it."""
         self.reached = max(self.reached, int(run.starting_step) - 1)
         return self.reached
