@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobStatus
-from omegaconf import open_dict
 
 from lorascope.compat import basic_sweeper, job_error
 from lorascope.config.text_values import keep_text
+from lorascope.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from lorascope.config.schema import RunConfig
 
 BasicSweeper: Any = basic_sweeper()
-# what a study sets for each of its runs
-ITS_OWN = ("target", "seed")
 
 
 @dataclass
 class StudyConf:
-    """What Hydra makes the sweeper of."""
+    """Hydra's config of the sweeper."""
 
     _target_: str = "hydra_plugins.lorascope_sweeper.StudySweeper"
     max_batch_size: int | None = None
@@ -33,7 +31,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudyConf
 
 
 class StudySweeper(BasicSweeper):
-    """Hands batches of a study's runs to any launcher."""
+    """Passes batches of a study's runs to any launcher."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Make the study, or without arms the sweep."""
@@ -50,47 +48,31 @@ class StudySweeper(BasicSweeper):
     @property
     def one_by_one(self) -> bool:
         """Whether the launcher makes one run after another in any case."""
-        from hydra_plugins.lorascope_launcher import SharedBaseLauncher
+        from hydra_plugins.lorascope_launcher import SharedBaseLauncher  # Hydra may reload its plugins
 
         return isinstance(self.launcher, SharedBaseLauncher)
 
     def compose(self, overrides: Sequence[str]) -> "RunConfig":
-        """The config of the command's overrides and these, as a job sees it."""
-        from lorascope.compose import config_folders, to_run_config
+        """The config of the command's overrides and these."""
+        from hydra_plugins.lorascope_launcher import job_config
 
-        loader = self.hydra_context.config_loader
-        composed = loader.load_sweep_config(self.config, [*self.arguments, *keep_text(overrides)])
-        hydra = composed.hydra
-        with open_dict(composed):
-            del composed["hydra"]
-        return to_run_config(composed, hydra.runtime.choices, config_folders(hydra))
+        return job_config(self, [*self.arguments, *keep_text(overrides)])
 
     def launch(self, batch: Sequence[Sequence[str]]) -> list[str | None]:
         """Make the runs; the reason for each that failed."""
         jobs = [[*self.arguments, *keep_text(overrides)] for overrides in batch]
         results = self.launcher.launch(jobs, initial_job_idx=self.jobs)
         self.jobs += len(jobs)
-        return [None if one.status is JobStatus.COMPLETED else _reason(one) for one in results]
+        return [None if one.status is JobStatus.COMPLETED else first_line(job_error(one)) for one in results]
 
     def _refuse(self, arguments: list[str]) -> None:
-        """Refuse sweeps and settings that the study makes itself.
-
-        Raises:
-            ConfigError: for the first of these.
-        """
-        from lorascope.errors import ConfigError
-
+        """Refuse sweeps and settings that the study makes itself."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         for one in parser.parse_overrides(arguments):
             key = one.get_key_element().lstrip("+~")
             if one.is_sweep_override():
                 remedy = "Give it one value, or make arms of it: study.arms='{NAME: \"WORDS\", …}'"
                 raise ConfigError(key, "is swept, and a study sweeps its own arms, rates and seeds.", remedy)
-            if key in ITS_OWN:
+            if key in ("target", "seed"):
                 remedy = "Set study.arms or study.seeds, or leave the study out."
                 raise ConfigError(key, "is set by the study for each of its runs.", remedy)
-
-
-def _reason(result: Any) -> str:
-    error = job_error(result)
-    return str(error).partition("\n")[0] or type(error).__name__

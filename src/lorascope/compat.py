@@ -1,7 +1,6 @@
-"""What is used of other libraries that they do not promise to keep, each with its reason.
+"""Every use of other libraries' private APIs, each with its reason; tests/test_compat.py checks every one.
 
-tests/test_compat.py holds every entry against the installed release and fails with the entry's name. Seen to work with
-transformers 5.23 and 5.24, TRL 1.16, PEFT 0.21, Hydra 1.3.8; bitsandbytes is used by public names alone.
+Known to work with transformers 5.23 and 5.24, TRL 1.16, PEFT 0.21, Hydra 1.3.8.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-# transformers and TRL: the trainer
-
 # methods of SFTTrainer that `training.sft_trainer` replaces or calls -> why no public way will do
 TRAINER_HOOKS = {
     "compute_loss": "its own loss scores every position where there is no Triton",
@@ -29,8 +26,8 @@ TRAINER_HOOKS = {
     "evaluate": "its eval loss averages batch means, and so depends on the batch size",
     "_get_train_sampler": "its sampler by length draws from torch's common stream, as dropout does",
     "_get_grad_norm": "the one place between the gradients and the optimizer's step",
-    "_save_checkpoint": "its checkpoints appear before they are whole",
-    "_load_from_checkpoint": "it would load the adapter anew, in another dtype on a quantized base",
+    "_save_checkpoint": "its checkpoints are visible before they are complete",
+    "_load_from_checkpoint": "it would load the adapter again, in another dtype on a quantized base",
     "_save_optimizer_and_scheduler": "called: into the folder of a checkpoint that is not yet visible",
     "_save_scaler": "called, as above",
     "_save_rng_state": "called, as above",
@@ -39,7 +36,7 @@ TRAINER_HOOKS = {
 
 
 def loss_sums(trainer: Any) -> dict[str, Any]:
-    """What a trainer has summed and does not write into its checkpoints, as plain numbers.
+    """The sums that a trainer does not write into its checkpoints, as plain numbers.
 
     Returns:
         `window`, the loss since the last log line; `total`, the loss before it; `last_logged`, that line's step;
@@ -55,7 +52,7 @@ def loss_sums(trainer: Any) -> dict[str, Any]:
 
 
 def set_loss_sums(trainer: Any, sums: Mapping[str, Any]) -> None:
-    """Put `loss_sums` back, after the training loop has set its own to zero."""
+    """Restore `loss_sums`, after the training loop has set its own to zero."""
     trainer._tr_loss.fill_(sums["window"])
     trainer._total_loss_scalar = sums["total"]
     trainer._globalstep_last_logged = sums["last_logged"]
@@ -67,9 +64,9 @@ def set_loss_sums(trainer: Any, sums: Mapping[str, Any]) -> None:
 
 @contextmanager
 def head_hidden(model: PeftModel) -> Iterator[None]:
-    """Keep TRL from seeing an adapter on the head: it refuses one, since its own loss would never train it.
+    """Hide an adapter on the head from TRL, which refuses one: its own loss would never train it (trl#4612).
 
-    The loss here goes through the head's forward, which does (trl#4612).
+    The loss of `RunTrainer` uses the head's forward, and trains it.
     """
     head = model.get_output_embeddings()
     model.get_output_embeddings = lambda: head.get_base_layer()
@@ -83,12 +80,12 @@ def head_hidden(model: PeftModel) -> Iterator[None]:
 def no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
     """Keep TRL and transformers from making the embeddings' output require a gradient.
 
-    Both do where there is checkpointing, and everything below the first adapted layer is then computed again and gets
-    a backward pass for nobody. Reentrant checkpointing alone needs it.
+    With checkpointing both do, and everything below the first adapted layer is then recomputed and gets a backward
+    pass that nothing uses. Only reentrant checkpointing needs it.
     """
     base = model.get_base_model()
     if "value" in inspect.signature(base._set_gradient_checkpointing).parameters:
-        yield  # a model's own code of before transformers 4.35 is told no kind, and takes torch's default
+        yield  # remote code from before transformers 4.35 uses torch's default, whatever the settings
         return
     base.enable_input_require_grads = lambda: None
     try:
@@ -97,22 +94,16 @@ def no_gradient_of_inputs(model: PeftModel) -> Iterator[None]:
         del base.enable_input_require_grads
 
 
-# transformers: models
-
-
 def unquantized_modules(model: Any) -> list[str]:
-    """Names of the modules that transformers would not quantize; a model on the meta device has no quantizer to ask."""
+    """Names of the modules that transformers would not quantize; a model on the meta device has no quantizer."""
     from transformers.quantizers.base import HfQuantizer
 
     names: list[str] = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
     return names
 
 
-# PEFT
-
-
 def taken_for_experts(model_type: str) -> set[str]:
-    """Names of modules that PEFT reads as expert stacks in models of this type."""
+    """Names of modules that PEFT treats as expert stacks in models of this type."""
     from peft.utils import transformers_weight_conversion as conversion
 
     kind = conversion._MODEL_TO_CONVERSION_PATTERN.get(model_type, "")
@@ -120,18 +111,18 @@ def taken_for_experts(model_type: str) -> set[str]:
 
 
 def low_rank(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (rank, d_in) and B (d_out, rank) whose product is nearest to a matrix, as PEFT's LoftQ splits it."""
+    """A (rank, d_in) and B (d_out, rank) whose product B A is nearest to a matrix, as in PEFT's LoftQ."""
     from peft.utils.loftq_utils import _low_rank_decomposition
 
-    halves = _low_rank_decomposition(matrix, reduced_rank=rank)
-    return halves["R"], halves["L"]
+    factors = _low_rank_decomposition(matrix, reduced_rank=rank)
+    return factors["R"], factors["L"]
 
 
 def tensor_reader(model: PeftModel, folder: Path) -> Callable[[str], torch.Tensor]:
-    """What reads one tensor of the base's safetensors, in one file or several, with or without the base's prefix.
+    """A function that reads one tensor of the base's safetensors, with or without the base's prefix.
 
     Raises:
-        FileNotFoundError: where there are none.
+        FileNotFoundError: where there are no such files.
     """
     from peft.utils.loftq_utils import _SafetensorLoader
 
@@ -140,16 +131,13 @@ def tensor_reader(model: PeftModel, folder: Path) -> Callable[[str], torch.Tenso
 
 
 def remove_eva_hooks(modules: Iterable[Any]) -> None:
-    """Take off the hooks of PEFT's EVA, which it leaves behind where a pass fails; torch lists hooks privately."""
+    """Remove the hooks of PEFT's EVA, which stay after a pass that fails; torch lists hooks privately."""
     from peft.tuners.lora.eva import HashHook, SVDHook
 
     for module in modules:
         hooks = module._forward_hooks
         for key in [key for key, hook in hooks.items() if isinstance(hook, HashHook | SVDHook)]:
             del hooks[key]
-
-
-# Hydra
 
 
 def basic_launcher() -> Any:
@@ -168,15 +156,14 @@ def basic_sweeper() -> Any:
 
 @contextmanager
 def errors_raised() -> Iterator[None]:
-    """Inside, Hydra raises errors; it prints them in its own way and exits unless this variable is set."""
+    """Inside, Hydra raises errors; without this variable it prints them itself and exits."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
@@ -190,13 +177,13 @@ def job_error(result: Any) -> BaseException:
 
 
 def was_composing(error: BaseException) -> bool:
-    """Whether an error came out of Hydra's composing; its own kinds are not all that it raises."""
+    """Whether an error was raised by Hydra's composing, which also raises errors of other libraries."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(name.startswith(("hydra._internal.config_loader", "hydra.core.override_parser")) for name in modules)
 
 
 def last_read(error: BaseException) -> tuple[str, str]:
-    """The file and the override that Hydra was at; its errors do not always name them, its frames do."""
+    """The file and the override that Hydra was reading; its errors do not always name them, its frames do."""
     file = override = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module, held = frame.f_globals.get("__name__", ""), frame.f_locals
@@ -210,13 +197,10 @@ def last_read(error: BaseException) -> tuple[str, str]:
 
 
 def keep_text_of_yaml(names: frozenset[str]) -> None:
-    """Let OmegaConf read values of these keys as the text that stands in the file; null stays null.
+    """Let OmegaConf read values of these keys, wherever they are in a file, as text; null stays null.
 
-    YAML 1.1 makes false of `no`, 750 of `12:30` and 8 of `010`, and once it has, what was written is lost. OmegaConf
-    has no setting for its YAML loader.
-
-    Args:
-        names: keys, wherever they stand in a file.
+    YAML 1.1 reads `no` as false, `12:30` as 750 and `010` as 8, and then the text is lost. OmegaConf has no setting
+    for its YAML loader.
     """
     from omegaconf import _utils
 
@@ -244,12 +228,9 @@ def keep_text_of_yaml(names: frozenset[str]) -> None:
     _utils.get_yaml_loader = lambda: Loader
 
 
-# torch
-
-
 def set_parameter(module: torch.nn.Module, name: str, value: torch.Tensor) -> None:
-    """Let a module compute with a tensor in a parameter's place; `setattr` takes nothing but a Parameter there.
+    """Let a module compute with a tensor in place of a parameter; `setattr` accepts only a Parameter.
 
-    torch.func.functional_call does so around a whole call, not between a module's own hooks.
+    torch.func.functional_call does so for a complete call, not between a module's own hooks.
     """
     module._parameters[name] = value  # type: ignore[assignment]

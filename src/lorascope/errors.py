@@ -1,10 +1,10 @@
-"""Errors that a user can mend: place, value, remedy."""
+"""Errors that a user can correct: place, value, remedy."""
 
 from __future__ import annotations
 
 import sys
 
-# a text that begins so goes on from the place: "train.epochs must be > 0"; any other stands behind a colon
+# a text that begins with one of these continues the place: "train.epochs must be > 0"; others follow a colon
 VERBS = frozenset((
     "are", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names",
     "needs", "takes", "was", "were", "would",
@@ -12,7 +12,7 @@ VERBS = frozenset((
 
 
 class LorascopeError(Exception):
-    """An error that the user can mend; the command prints it without a traceback.
+    """An error that the user can correct; the command prints it without a traceback.
 
     Args:
         place: where it is wrong: a config key, an override, a file.
@@ -28,7 +28,7 @@ class LorascopeError(Exception):
 
     @property
     def problem(self) -> str:
-        """Place and what is wrong there, in one line."""
+        """Place and what is wrong there, without the remedy."""
         return f"{self.place}{' ' if self.what.partition(' ')[0] in VERBS else ': '}{self.what}"
 
     def __reduce__(self) -> tuple[type[LorascopeError], tuple[str, str, str]]:
@@ -37,7 +37,7 @@ class LorascopeError(Exception):
 
 
 class ConfigError(LorascopeError):
-    """A setting that cannot be: found before anything is loaded."""
+    """A setting that is not allowed; it is found before anything is loaded."""
 
     exit_code = 2
 
@@ -55,7 +55,7 @@ class PlanError(LorascopeError):
 
 
 class RunError(LorascopeError):
-    """A run that cannot be started, or did not end well."""
+    """A run that cannot be started, or that failed."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -63,6 +63,11 @@ def out_of_memory(error: BaseException) -> bool:
     return type(error).__name__ in ("OutOfMemoryError", "MemoryError") or "not enough memory" in str(error).lower()
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where there is none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def complain(error: object) -> None:
-    """Say on stderr what is wrong, as it is: no markup, no wrapping."""
+    """Print an error on stderr as it is: no markup, no wrapping."""
     print(error, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
 
 from lorascope.errors import complain
@@ -14,33 +15,31 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1
 
 
 class Preempted(KeyboardInterrupt):
-    """The run was asked to end; what it had is saved."""
+    """A signal asked the run to end; its state is saved."""
 
 
+@dataclass
 class _Requests:
-    """What was asked for, and whether it can wait."""
-
-    def __init__(self) -> None:
-        self.asked: str | None = None
-        self.deferring = 0
-        self.holding = 0
-        self.kept: list[tuple[int, FrameType | None]] = []  # what came while held
+    asked: str | None = None
+    deferring: int = 0
+    holding: int = 0
+    pending: list[tuple[int, FrameType | None]] = field(default_factory=list)  # signals that came while held
 
 
 _requests = _Requests()
 
 
 def install() -> None:
-    """Listen to SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 in this process."""
+    """Handle SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 in this process."""
     _requests.asked = None
-    _requests.kept.clear()
+    _requests.pending.clear()
     for number in SIGNALS:
-        signal.signal(number, _heard)
+        signal.signal(number, _handle)
 
 
-def _heard(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     if _requests.holding:
-        _requests.kept.append((number, frame))
+        _requests.pending.append((number, frame))
         return
     name = signal.Signals(number).name
     if _requests.asked is not None:
@@ -55,7 +54,7 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a signal is only noted: whoever is in there asks `asked()` where it can stop."""
+    """Inside, a signal is only noted; the code there calls `asked` where it can stop."""
     _requests.deferring += 1
     try:
         yield
@@ -65,17 +64,17 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Inside, no signal comes through; what came is heard afterwards. For writes that must not be cut.
+    """Inside, signals are kept and handled afterwards: for writes that must not be cut.
 
-    Python's own handler is told, not the system: a mask holds for one thread, and any other may take the signal.
+    Python's own handler keeps them: a mask of the system holds for one thread, and another may take the signal.
     """
     _requests.holding += 1
     try:
         yield
     finally:
         _requests.holding -= 1
-        while _requests.kept and not _requests.holding:
-            _heard(*_requests.kept.pop(0))
+        while _requests.pending and not _requests.holding:
+            _handle(*_requests.pending.pop(0))
 
 
 def asked() -> str | None:
@@ -84,10 +83,6 @@ def asked() -> str | None:
 
 
 def stop_if_asked() -> None:
-    """Leave, if a signal asked for it.
-
-    Raises:
-        Preempted: with the signal's name.
-    """
+    """Raise Preempted, with the signal's name, if one asked this process to end."""
     if _requests.asked is not None:
         raise Preempted(_requests.asked)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from lorascope.base.loading import base_folder, quantized_modules
 from lorascope.config.schema import RunConfig
-from lorascope.console import importing, warn
+from lorascope.console import Bar, importing, waiting, warn
 from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure, measure_of
@@ -31,7 +33,7 @@ from lorascope.targets.eva import Start
 from lorascope.targets.initialization import start_adapter
 from lorascope.trackers import Trackers, check_installed, open_trackers
 from lorascope.training import resume
-from lorascope.training.checkpoints import Checkpoint, Saving
+from lorascope.training.checkpoints import Checkpoint, Saving, thin_out
 from lorascope.training.sft_trainer import trainer_class
 from lorascope.training.trainer import Trained, progress_callback, train_adapter
 
@@ -40,18 +42,18 @@ if TYPE_CHECKING:
 
 
 def execute(config: RunConfig, out: Console | None = None, session: Session | None = None) -> RunRecord | None:
-    """Make one run, go on with it where it was cut, or find it done.
+    """Make one run, resume it, or find it done.
 
     Args:
-        config: as `compose` gives it.
-        out: where to show what happens; the terminal by default.
-        session: whose base and data are shared; one of its own by default.
+        config: as `compose` returns it.
+        out: where to print; the terminal by default.
+        session: shares base and data with other runs; a new one by default.
 
     Returns:
         The run's record; None for a dry run.
 
     Raises:
-        LorascopeError: whatever the user can mend. The record then says what happened.
+        LorascopeError: an error that the user can correct; the record has it too.
         Preempted: when a signal asked the run to end.
     """
     report = RunReporter(out)
@@ -63,7 +65,6 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
     plan = plan_run(config, shared.planning)
     report.planned(plan)
     if config.dry_run:
-        report.nothing_run()
         return None
     check_installed(config.logger)
     with open_run(config, lambda checkpoints: resume.latest(checkpoints, warn)) as (record, folder):
@@ -81,58 +82,67 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
 
 @dataclass
 class Run:
-    """What all parts of a run need."""
+    """The state that all parts of a run share."""
 
-    plan: RunPlan  # for rows as they were measured; once they are loaded, for these very rows
+    plan: RunPlan  # for the estimated size of the data; once it is loaded, for the actual size
     record: RunRecord
     folder: Path
     checkpoint: Checkpoint | None
     report: RunReporter
+    began: float = field(default_factory=time.perf_counter)  # of the current stage
 
     @property
     def config(self) -> RunConfig:
-        """Resolved, and with whether activations are kept or computed again, once that is decided."""
+        """The resolved config, with the choice of activation checkpointing once it is made."""
         return self.plan.training or self.plan.config
+
+    def ended(self, stage: str) -> None:
+        """Record the seconds since the stage before."""
+        now = time.perf_counter()
+        self.record.timing[stage], self.began = round(now - self.began, 3), now
 
 
 def _make(run: Run, session: Session) -> None:
     """Load, place, measure the base, train, measure again, record."""
     record, report, device = run.record, run.report, str(run.config.device)
-    timer = StageTimer(record)
     reset_peak(device)
-    inputs = _load(run, session)
+    inputs = session.inputs(run.config, report.out)
+    base = inputs.base
+    record.data = inputs.entry()
+    record.fingerprint = fingerprint(run.config, record.data, base.revision, quantized_modules(base.model))
     prompts = inputs.prompts(run.config)
     start = _place(run, inputs, prompts)
-    timer.ended("setup_seconds")
-    with report.waiting("drawing texts that the base writes, to see later what it forgets"):
-        measure = measure_of(run.config, inputs.base, inputs.rows, inputs.evaluation)
-    trackers = _trackers(run, measure)
+    run.ended("setup_seconds")
+    with waiting(report.out, "drawing texts that the base writes, to see later what it forgets"):
+        measure = measure_of(run.config, base, inputs.rows, inputs.evaluation)
+    directions = {metric.name: metric.better for metric in (*measure.metrics().values(), TRAIN_LOSS)}
+    trackers = open_trackers(run.config.logger, record, run.folder, directions, warn)
     try:
         if run.checkpoint:
             _resume(run, run.checkpoint, trackers)
         before = _measure_base(run, measure, inputs)
         if run.checkpoint is None:
             _log(run, trackers, 0, before)
-        timer.ended("base_eval_seconds")
+        run.ended("base_eval_seconds")
         record.memory |= {"base_eval_peak_bytes": peak(device)["peak_bytes"]}
         reset_peak(device)
 
         assert run.plan.target
-        model = attach(inputs.base.model, run.plan.target, run.config.seed)
+        model = attach(base.model, run.plan.target, run.config.seed)
         start_adapter(model, run.plan.target, start, prompts, base_folder(run.config.model))
         trained = _train(run, model, inputs, before, trackers)
-        timer.ended("train_seconds")
+        run.ended("train_seconds")
         record.memory |= peak(device)
 
-        with report.bar("evaluating", measure.steps) as bar:
+        with Bar(report.out, "evaluating", measure.steps) as bar:
             after = measure.adapted(model, bar.step)
-        timer.ended("eval_seconds")
+        run.ended("eval_seconds")
         model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
         _complete(run, measure, before, after, trained)
         measure.keep_answers(before, after, run.folder, warn)
         _log(run, trackers, trained.steps + 1, after)
         record.status = Status.done
-        write_record(record, run.folder)  # whole before any tracker is asked to end, and before anything goes
+        write_record(record, run.folder)  # before any tracker is closed, and before anything is removed
         _clear(run)
         report.result(record, run.folder)
     finally:
@@ -140,37 +150,19 @@ def _make(run: Run, session: Session) -> None:
     report.notes(trackers.notes)
 
 
-def _load(run: Run, session: Session) -> Inputs:
-    inputs = session.inputs(run.config, run.report.out)
-    base = inputs.base
-    run.record.data = inputs.entry()
-    run.record.fingerprint = fingerprint(run.config, run.record.data, base.revision, quantized_modules(base.model))
-    return inputs
-
-
 def _place(run: Run, inputs: Inputs, prompts: list[dict[str, Any]]) -> Start | None:
-    """Plan for these very rows, by the base's weights where the strategy leaves the placement to them.
-
-    Returns:
-        The adapter's initial values, where placing it has found them.
-    """
-    target, start = run.plan.target, None
-    plan = replace(run.plan, size=inputs.size)
-    if target is None:
-        with run.report.waiting("placing the adapter by the base's weights"):
+    """Plan for the actual size of the data; an automatic placement may return the adapter's initial values."""
+    plan, target, start = replace(run.plan, size=inputs.size), run.plan.target, None
+    if target:
+        run.plan = with_target(plan, target)
+    else:
+        with waiting(run.report.out, "placing the adapter by the base's weights"):
             target, start = plan_automatically(plan.config.target, plan.modules, inputs.base.model, prompts)
         run.plan = with_target(plan, target)
         run.report.placed(run.plan)
-    else:
-        run.plan = with_target(plan, target)
     run.record.plan = target.entry()
     run.record.memory = prediction(run.plan)
     return start
-
-
-def _trackers(run: Run, measure: Measure) -> Trackers:
-    metrics = {name: metric.better for name, metric in measure.metrics().items()} | {TRAIN_LOSS.name: TRAIN_LOSS.better}
-    return open_trackers(run.config.logger, run.record, run.folder, metrics, warn)
 
 
 def _log(run: Run, trackers: Trackers, step: int, found: Evaluated) -> None:
@@ -179,7 +171,6 @@ def _log(run: Run, trackers: Trackers, step: int, found: Evaluated) -> None:
 
 
 def _resume(run: Run, checkpoint: Checkpoint, trackers: Trackers) -> None:
-    """From where the session before was cut."""
     resume.check_same_run(checkpoint, run.record.fingerprint, run.record.environment, warn)
     trackers.rewind(checkpoint.step)
     run.record.sessions[-1]["from_step"] = checkpoint.step
@@ -187,11 +178,11 @@ def _resume(run: Run, checkpoint: Checkpoint, trackers: Trackers) -> None:
 
 
 def _measure_base(run: Run, measure: Measure, inputs: Inputs) -> Evaluated:
-    """The base's own scores and answers: measured, or remembered from a session or run before."""
+    """The base's own scores and answers, measured or cached by an earlier session or run."""
     file = run.folder / predictions.BASE_FILE
     found = (predictions.read(file) or {}).get(predictions.BASE) if run.checkpoint else None
     if found is None:
-        with run.report.bar("base", measure.steps) as bar:
+        with Bar(run.report.out, "base", measure.steps) as bar:
             place = measure.remembered_at(run.config, inputs.base.revision)
             found = measure.base(inputs.base.model, bar.step, place)
         measure.keep(file, {predictions.BASE: found}, warn)
@@ -200,21 +191,17 @@ def _measure_base(run: Run, measure: Measure, inputs: Inputs) -> Evaluated:
 
 
 def _train(run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, trackers: Trackers) -> Trained:
-    batch_tokens = run.config.evaluation.batch_tokens
-
-    def measure() -> dict[str, float]:
-        found = eval_loss(
-            model, inputs.evaluation, pad_id=inputs.pad_id, batch_tokens=batch_tokens,
-            progress=lambda rows: stop_if_asked(),
-        )  # fmt: skip
-        return {EVAL_LOSS.name: found.mean}
+    measure = partial(
+        eval_loss, model, inputs.evaluation, pad_id=inputs.pad_id,
+        batch_tokens=run.config.evaluation.batch_tokens, progress=lambda rows: stop_if_asked(),
+    )  # fmt: skip
 
     meta = {
         "before": before.scores[EVAL_LOSS.name].value.hex(),
         "fingerprint": run.record.fingerprint,
         "versions": exactness(run.record.environment),
     }
-    with run.report.bar("training", 1) as bar:
+    with Bar(run.report.out, "training", 1) as bar:
         return train_adapter(
             model,
             inputs.base.tokenizer,
@@ -222,14 +209,14 @@ def _train(run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, tracke
             inputs.evaluation,
             run.config,
             Saving(run.folder / CHECKPOINTS, run.checkpoint, meta),
-            evaluate=measure,
+            evaluate=lambda: {EVAL_LOSS.name: measure().mean},
             callbacks=[progress_callback(bar, trackers)],
             warn=warn,
         )
 
 
 def _complete(run: Run, measure: Measure, before: Evaluated, after: Evaluated, trained: Trained) -> None:
-    """What was found, into the record."""
+    """Put the results into the record."""
     record = run.record
     record.metrics = measure.entries(before, after) | {TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None)}
     if best := _best(run):
@@ -242,25 +229,15 @@ def _complete(run: Run, measure: Measure, before: Evaluated, after: Evaluated, t
 
 
 def _clear(run: Run) -> None:
-    """Remove what only a run that is cut would need: checkpoints but the best, and the base's answers."""
+    """Remove what only an interrupted run would need: checkpoints except the best, and the base's answers."""
     (run.folder / predictions.BASE_FILE).unlink(missing_ok=True)
-    best = _best(run)
-    resume.clear(run.folder / CHECKPOINTS, best["step"] if best else None)
+    if best := _best(run):
+        thin_out(run.folder / CHECKPOINTS, 0, best["step"])
+    else:
+        shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def _best(run: Run) -> Mapping[str, Any] | None:
-    """Step and eval loss of the best checkpoint, where it is to be kept."""
-    return resume.best(run.folder / CHECKPOINTS) if run.config.train.keep_best else None
-
-
-class StageTimer:
-    """Seconds of each stage of a run."""
-
-    def __init__(self, record: RunRecord) -> None:
-        self.record, self.began = record, time.perf_counter()
-
-    def ended(self, name: str) -> None:
-        """The stage since the last one had this name."""
-        now = time.perf_counter()
-        self.record.timing[name] = round(now - self.began, 3)
-        self.began = now
+    """Step and eval loss of the best checkpoint, if `train.keep_best` is set."""
+    latest = resume.latest(run.folder / CHECKPOINTS) if run.config.train.keep_best else None
+    return latest.meta["best"] if latest else None

@@ -1,9 +1,8 @@
-"""All that a run prints: its plan, what is at work, what it came to."""
+"""All that a run prints: its plan, its progress and its result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.config.schema import RunConfig
-from lorascope.console import Bar, console, waiting
+from lorascope.console import console
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.formats import megabytes
@@ -22,46 +21,36 @@ from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS, RunRecord
 
 
 class RunReporter:
-    """Prints to a console; with a quiet one nothing, as where a study reports its runs itself."""
+    """Prints to a console; a study passes a quiet one and reports its runs itself."""
 
     def __init__(self, out: Console | None = None) -> None:
         self.out = out or console()
 
-    def bar(self, title: str, total: int) -> Bar:
-        """Progress over so many steps, as a context."""
-        return Bar(self.out, title, total)
-
-    def waiting(self, what: str) -> AbstractContextManager[None]:
-        """Shows that something takes its time, as a context."""
-        return waiting(self.out, what)
-
     def found_done(self, record: RunRecord) -> None:
-        """The run was made before."""
+        """This run is done already."""
         loss = record.metric(EVAL_LOSS.name)
         found = "no eval loss in its record" if loss is None else f"eval loss {loss:.4f}"
         self.out.print(f"[bold]{record.name}[/]  This run is done: {found}. overwrite=true repeats it.")
 
     def planned(self, plan: RunPlan) -> None:
-        """What will be trained, and what it will take."""
+        """What will be trained, and the estimates."""
         show_run_plan(self.out, plan)
-
-    def nothing_run(self) -> None:
-        """This was a dry run."""
-        self.out.print("Nothing was run (dry_run=true).")
+        if plan.config.dry_run:
+            self.out.print("Nothing was run (dry_run=true).")
 
     def started(self, record: RunRecord, config: RunConfig, folder: Path) -> None:
-        """The run's name, where it computes, and its folder."""
+        """The run's name, device, base and folder."""
         scheme, dtype = str(config.quantization.scheme), config.model.dtype
         storage = str(dtype) if scheme == "none" else f"{scheme}, computing in {dtype}"
         self.out.print(f"\nrun     [bold]{record.name}[/]   {config.device}, base {storage}   {folder}")
 
     def placed(self, plan: RunPlan) -> None:
-        """Where the base's weights put the adapter."""
+        """The plan of an automatic placement."""
         assert plan.target
         show_plan(self.out, plan.target, plan.modules)
 
     def resumed(self, step: int) -> None:
-        """The run goes on from this step."""
+        """The run is resumed from this step."""
         self.out.print(f"resuming from the checkpoint of step {step}")
 
     def base(self, found: Evaluated, evaluation: TokenizedSplit) -> None:
@@ -70,7 +59,7 @@ class RunReporter:
         self.out.print(f"base eval loss {found.scores[EVAL_LOSS.name].value:.4f} nats/token, over {supervised}")
 
     def result(self, record: RunRecord, folder: Path) -> None:
-        """The eval loss, a line for each other metric, time, memory, and where the record lies."""
+        """The eval loss, time, memory, a line for each other metric, and the record's path."""
         loss, timing = record.metrics[EVAL_LOSS.name], record.timing
         self.out.print(
             f"[bold]eval loss {loss['value']:.4f}[/]  (base {loss['base']:.4f}, lower is better)   "
@@ -84,13 +73,13 @@ class RunReporter:
         self.out.print(f"record  {folder / 'run.json'}")
 
     def notes(self, notes: Iterable[str]) -> None:
-        """What the trackers have to say."""
+        """A line of each tracker."""
         for note in notes:
             self.out.print(note)
 
 
 def show_metrics(out: Console, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line for each metric, as a record keeps it."""
+    """Print a line for each of a record's metrics."""
     table = Table(box=None, pad_edge=False)
     for title in ("metric", "value", "95 % over items", "base", "without a model", "items", ""):
         table.add_column(title, justify="left" if title in ("metric", "without a model", "") else "right")

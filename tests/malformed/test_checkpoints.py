@@ -88,17 +88,17 @@ def test_a_manifest_that_is_no_json_is_named_and_passed_over(data, folder):
 
 # what a whole checkpoint says of itself -> what is told
 METAS = {
-    "nothing": ({}, "its manifest does not tell before, fingerprint, versions, best, finished, trained"),
-    "a loss that is a number": (META | {"before": 1.5}, "its manifest does not tell before"),
-    "a loss that is infinite": (META | {"before": "inf"}, "its manifest does not tell before"),
-    "a loss beyond all numbers": (META | {"before": "0x1p99999"}, "its manifest does not tell before"),
-    "a list of versions": (META | {"versions": []}, "its manifest does not tell versions"),
-    "a best without a step": (META | {"best": {"eval_loss": 1.0}}, "its manifest does not tell best"),
-    "a best of true": (META | {"best": {"eval_loss": True, "step": 3}}, "its manifest does not tell best"),
-    "an end that is 1": (META | {"finished": 1}, "its manifest does not tell finished"),
-    "a training of nothing": (META | {"trained": {}}, "its manifest does not tell trained"),
-    "steps in words": (META | {"trained": META["trained"] | {"steps": "x"}}, "its manifest does not tell trained"),
-    "steps beyond all": (META | {"trained": META["trained"] | {"steps": 2**70}}, "its manifest does not tell trained"),
+    "nothing": ({}, "its manifest has no valid before, fingerprint, versions, best, finished, trained"),
+    "a loss that is a number": (META | {"before": 1.5}, "its manifest has no valid before"),
+    "a loss that is infinite": (META | {"before": "inf"}, "its manifest has no valid before"),
+    "a loss beyond all numbers": (META | {"before": "0x1p99999"}, "its manifest has no valid before"),
+    "a list of versions": (META | {"versions": []}, "its manifest has no valid versions"),
+    "a best without a step": (META | {"best": {"eval_loss": 1.0}}, "its manifest has no valid best"),
+    "a best of true": (META | {"best": {"eval_loss": True, "step": 3}}, "its manifest has no valid best"),
+    "an end that is 1": (META | {"finished": 1}, "its manifest has no valid finished"),
+    "a training of nothing": (META | {"trained": {}}, "its manifest has no valid trained"),
+    "steps in words": (META | {"trained": META["trained"] | {"steps": "x"}}, "its manifest has no valid trained"),
+    "steps beyond all": (META | {"trained": META["trained"] | {"steps": 2**70}}, "its manifest has no valid trained"),
 }
 
 

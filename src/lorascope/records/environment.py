@@ -17,6 +17,7 @@ PACKAGES = (
     "lorascope", "torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "datasets", "hydra-core",
     "wandb", "safetensors",
 )  # fmt: skip
+PROC = Path("/proc")  # Linux only
 
 
 def environment() -> dict[str, Any]:
@@ -26,18 +27,17 @@ def environment() -> dict[str, Any]:
     found = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
+        "cpu": _proc("cpuinfo", "model name") or platform.processor() or f"{os.cpu_count()} processors",
         "cpu_threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
+        found |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return found
 
 
 def exactness(found: dict[str, Any]) -> dict[str, Any]:
-    """What of an environment the last bits of a result depend on, by name."""
+    """What the last bits of a result depend on in an environment, by name."""
     return found["packages"] | {name: found.get(name) for name in ("python", "cpu", "cpu_threads", "gpu", "cuda")}
 
 
@@ -48,47 +48,60 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
-    if sys.platform.startswith("linux"):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or f"{os.cpu_count()} processors"
+def _proc(file: str, name: str) -> str:
+    """The value of the first line with this name in a file below /proc; empty where there is none."""
+    with suppress(OSError):
+        for line in (PROC / file).read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
 
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+def _proc_bytes(file: str, name: str) -> int | None:
+    value = _proc(file, name).removesuffix(" kB")
+    return int(value) * 1024 if value else None
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak so far, so that jobs of one process do not inherit it (hydra#2631)."""
+    """Start a new peak, so that jobs of one process do not inherit it (hydra#2631)."""
     if device == "cuda":
         import torch
 
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError, AttributeError):
-        # what was freed and kept by the allocator counts as the process's still
+        # memory that was freed and kept by the allocator still counts as the process's
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     with suppress(OSError):
-        CLEAR.write_text("5")  # Linux: VmHWM starts again at what is resident now
+        (PROC / "self/clear_refs").write_text("5")  # VmHWM starts again at what is resident now
 
 
 def peak(device: str) -> dict[str, Any]:
     """Bytes at the peak since `reset_peak`: of the GPU on CUDA, of the process elsewhere."""
     process = _process_peak()
-    if device == "cuda":
-        import torch
+    if device != "cuda":
+        return {"device": device, "peak_bytes": process}
+    import torch
 
-        return {
-            "device": "cuda",
-            "peak_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
-            "process_peak_bytes": process,
-        }
-    return {"device": device, "peak_bytes": process}
+    return {
+        "device": "cuda",
+        "peak_bytes": torch.cuda.max_memory_allocated(),
+        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "process_peak_bytes": process,
+    }
+
+
+def _process_peak() -> int:
+    if high_water := _proc_bytes("self/status", "VmHWM"):
+        return high_water
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024  # macOS counts bytes, others KiB
 
 
 def gpu_bytes(device: str) -> int | None:
-    """All of the GPU's memory; None where it is not the GPU's that counts."""
+    """All of the GPU's memory; None on another device."""
     if device != "cuda":
         return None
     import torch
@@ -97,22 +110,18 @@ def gpu_bytes(device: str) -> int | None:
 
 
 def free_gpu_bytes(device: str) -> int | None:
-    """What this process may have of the GPU's memory, with what it has; None where it is not the GPU's that counts."""
+    """The GPU's memory that is free or already reserved by this process; None on another device."""
     if device != "cuda":
         return None
     import torch
 
-    free, _ = torch.cuda.mem_get_info()
-    return int(free) + int(torch.cuda.memory_reserved())
+    return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
 
 
 def machine_memory() -> tuple[int, int]:
-    """All and free bytes: the machine's, or less where a container or a batch job has a limit; 0 where nobody tells."""
+    """All and free bytes: the machine's, or less where a container or a batch job has a limit; 0 where not known."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    free = total
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    free = _proc_bytes("meminfo", "MemAvailable") or total
     with suppress(OSError, ValueError):  # ValueError: "max", no limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -120,17 +129,6 @@ def machine_memory() -> tuple[int, int]:
         # read files are counted as used, and given back when memory is wanted
         total, free = min(total, limit), min(free, limit - used + int(stat.get("inactive_file", 0)))
     return total, free
-
-
-def _process_peak() -> int:
-    with suppress(OSError):
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024  # macOS counts bytes, others KiB
 
 
 REDACTED = "[redacted]"
@@ -152,16 +150,15 @@ def secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def redact(value: Any) -> Any:
-    """The value with each secret of the environment replaced, however deep in dicts and lists, also inside a text."""
+    """The value with each secret of the environment replaced, also inside dicts, lists and text."""
     return _clean(value, secrets(os.environ))
 
 
 def redact_file(path: Path) -> None:
-    """The same for a text file that another program wrote, if it is there: Hydra keeps a sweep's config of its own."""
+    """Redact a text file that another program wrote, if it is there: Hydra writes a sweep's config itself."""
     if path.is_file():
         text = path.read_text(encoding="utf-8")
-        clean = redact(text)
-        if clean != text:
+        if (clean := redact(text)) != text:
             path.write_text(clean, encoding="utf-8")
 
 

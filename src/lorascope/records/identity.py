@@ -11,37 +11,32 @@ from typing import Any
 from lorascope.config.schema import RunConfig, as_dict
 from lorascope.records.environment import redact
 
-# settings that change what is shown or where it is kept, not what is trained
+# settings that change what is printed or where it is stored, not what is trained
 ELSEWHERE = ("logger", "runs_dir", "dry_run", "overwrite", "resume", "execution", "study")
-SAVING = ("save_steps", "save_minutes", "keep_best")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's result and are not the schema's defaults: the same ones name the same run.
+    """The settings of a resolved config that decide the result and are not the schema's defaults.
 
     A setting that a later version adds has a default that means what was done before, so old runs keep their names;
     hence no default of the schema may ever change its meaning.
-
-    Args:
-        config: resolved, no `auto` is left in it.
     """
     settings = {key: value for key, value in as_dict(config).items() if key not in ELSEWHERE}
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
     del settings["model"]["hub_id"]  # a name for others
     settings["target"]["name"] = _choice(config)
-    for key in SAVING:
+    for key in ("save_steps", "save_minutes", "keep_best"):
         del settings["train"][key]
     return _changed(settings, as_dict(RunConfig()))
 
 
 def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults, at any depth."""
+    """The values that differ from the defaults, at any depth."""
     changed = {}
     for key, value in values.items():
         default = defaults.get(key)
         if isinstance(value, dict) and isinstance(default, dict):
-            value = _changed(value, default)
-            default = {}
+            value, default = _changed(value, default), {}
         if value != default:
             changed[key] = value
     return changed
@@ -80,10 +75,8 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
     """What two runs must share to be compared, and one hash over it: not the seed, not the strategy.
 
     Args:
-        config: resolved.
         data: the record's `data`.
-        revision: of the base that was loaded.
-        quantized_modules: linear modules of it that hold quantized weights.
+        quantized_modules: how many of its linear modules have quantized weights.
     """
     parts = {
         "model": config.model.path or config.model.package,

@@ -1,4 +1,4 @@
-"""The run record: one JSON file with everything that a run was and achieved."""
+"""The run record: one JSON file with a run's config, plan, results and environment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from lorascope.errors import RunError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside this one to write to; it is on the disk, and then takes this one's place, if the block ends well.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
+    """A path to write to, which replaces this one in one step when the block ends without an error."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield aside
@@ -36,11 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step; half a character is written as its number.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
+    """Replace a text file in one step; half a surrogate pair is written as its number."""
     with replacing(path) as aside, aside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(text)
 
@@ -54,7 +46,7 @@ class Metric:
     unit: str
 
     def entry(self, value: float, base: float | None) -> dict[str, Any]:
-        """The metric as a record keeps it, beside the base model's value."""
+        """The metric's entry in a record, with the base model's value."""
         return {"value": value, "base": base, "unit": self.unit, "better": self.better}
 
 
@@ -69,7 +61,7 @@ MODULE_COLUMNS = ("name", "layer", "role", "rank", "alpha", "scale", "parameters
 
 
 class Status(StrEnum):
-    """How far a run came."""
+    """The state of a run."""
 
     running = "running"
     done = "done"
@@ -111,7 +103,7 @@ class RunRecord:
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
-    """Write `run.json`, replacing the one before in one step.
+    """Replace `run.json` in one step.
 
     Raises:
         RunError: when the folder cannot be written.
@@ -142,12 +134,12 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def now() -> str:
-    """This moment as records hold it: ISO 8601, UTC, whole seconds."""
+    """The time as records hold it: ISO 8601, UTC, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def moment(text: object) -> float:
-    """Seconds since 1970, in UTC where no zone is said; 0 where it is no time."""
+    """Seconds since 1970 of an ISO 8601 time, UTC unless it has a zone; 0 for anything else."""
     try:
         found = datetime.fromisoformat(str(text))
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from lorascope.errors import RunError
 
@@ -24,96 +24,45 @@ def _bounded(value: float) -> float:
     return value
 
 
+def _table(**fields: Any) -> Any:
+    """A model of fields that may be absent, as in older records; a tuple is pydantic's own definition of a field."""
+    definitions: Any = {name: kind if isinstance(kind, tuple) else (kind, None) for name, kind in fields.items()}
+    return create_model("Table", __config__=ConfigDict(strict=True), **definitions)
+
+
+# only what lists, comparisons and resumed runs rely on is checked
+Text, NeededText = str | None, (str, ...)
 Measured = Annotated[float, AfterValidator(_bounded)] | None  # NaN too
 Amount = Annotated[float, Field(gt=-LARGEST, lt=LARGEST, allow_inf_nan=False)] | None
 Whole = Annotated[int, Field(gt=-LARGEST, lt=LARGEST)] | None
-
-
-class _Table(BaseModel):
-    """Only what lists, comparisons and resumed runs rely on is looked at; what is absent is older."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _Named(_Table):
-    name: str | None = None
-
-
-class _Quantization(_Table):
-    scheme: str | None = None
-
-
-class _Train(_Table):
-    learning_rate: Amount = None
-
-
-class _Config(_Table):
-    target: _Named = _Named()
-    model: _Named = _Named()
-    dataset: _Named = _Named()
-    quantization: _Quantization = _Quantization()
-    train: _Train = _Train()
-    seed: Whole = None
-
-
-class _Module(_Table):
-    role: str | None = None
-    alpha: Amount = None
-    scale: Amount = None
-    rank: Whole = None
-    layer: Whole = None
-    parameters: Whole = None
-
-
-class _Plan(_Table):
-    modules: list[_Module] = []
-    trainable_parameters: Amount = None
-    trainable_percent: Amount = None
-
-
-class _Metric(_Table):
-    value: Measured = None
-    base: Measured = None
-    better: str | None = None
-    unit: str | None = None
-
-
-class _Memory(_Table):
-    peak_bytes: Amount = None
-    predicted_bytes: Amount = None
-
-
-class _Fingerprint(_Table):
-    hash: str | None = None
-
-
-class _Environment(_Table):
-    packages: dict[str, Any] = {}
-
-
-class _Session(_Table):
-    started: str | None = None
-
-
-class Record(_Table):
-    """`run.json`."""
-
-    run_id: str
-    run_hash: str
-    name: str
-    status: str
-    config: _Config
-    started: str
-    finished: str | None = None
-    error: str | None = None
-    plan: _Plan = _Plan()
-    metrics: dict[str, _Metric] = {}
-    timing: dict[str, Amount] = {}
-    memory: _Memory = _Memory()
-    data: dict[str, Any] = {}
-    fingerprint: _Fingerprint = _Fingerprint()
-    environment: _Environment = _Environment()
-    sessions: list[_Session] = []
+Named = _table(name=Text)
+Config = _table(
+    target=Named,
+    model=Named,
+    dataset=Named,
+    quantization=_table(scheme=Text),
+    train=_table(learning_rate=Amount),
+    seed=Whole,
+)
+PlannedModule: Any = _table(role=Text, alpha=Amount, scale=Amount, rank=Whole, layer=Whole, parameters=Whole)
+Record = _table(
+    run_id=NeededText,
+    run_hash=NeededText,
+    name=NeededText,
+    status=NeededText,
+    config=(Config, ...),
+    started=NeededText,
+    finished=Text,
+    error=Text,
+    plan=_table(modules=list[PlannedModule], trainable_parameters=Amount, trainable_percent=Amount),
+    metrics=dict[str, _table(value=Measured, base=Measured, better=Text, unit=Text)],  # type: ignore[misc]
+    timing=dict[str, Amount],
+    memory=_table(peak_bytes=Amount, predicted_bytes=Amount),
+    data=dict[str, Any],
+    fingerprint=_table(hash=Text),
+    environment=_table(packages=dict[str, Any]),
+    sessions=list[_table(started=Text)],  # type: ignore[misc]
+)
 
 
 def read_object(path: Path, latest: int) -> dict[str, Any]:
@@ -128,7 +77,7 @@ def read_object(path: Path, latest: int) -> dict[str, Any]:
     version = int(raw["schema_version"])
     if version > latest:
         raise RunError(str(path), f"has schema version {version}.", f"This lorascope reads up to {latest}.")
-    json.dumps(raw, ensure_ascii=False).encode("utf-8")  # half a character, which JSON can write, cannot be shown
+    json.dumps(raw, ensure_ascii=False).encode("utf-8")  # JSON can have half a surrogate pair, which cannot be printed
     return raw
 
 
@@ -152,7 +101,7 @@ def check(kind: type[Kind], raw: dict[str, Any]) -> Kind:
 
 def _plain(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":
         return f"{place} is missing"
     rule = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -163,13 +112,7 @@ def _plain(error: ValidationError) -> str:
 
 @contextmanager
 def damage_reported(path: Path, missing: str, damaged: str) -> Iterator[None]:
-    """What reading a file can raise becomes a RunError.
-
-    Args:
-        path: its place.
-        missing: the remedy where it cannot be read.
-        damaged: the remedy where it holds something else.
-    """
+    """Turn what reading a file can raise into a RunError, with one remedy for each case."""
     try:
         yield
     except OSError as error:

@@ -6,9 +6,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,7 +20,7 @@ from lorascope.records.record import FILE, RunRecord, Status, now, read_record, 
 
 ADAPTER, CHECKPOINTS, HISTORY, CONFIG = "adapter", "checkpoints", "history.jsonl", "config.yaml"
 WANDB, WANDB_RUN, TENSORBOARD = "wandb", "wandb.json", "tensorboard"  # wandb.json: which W&B run this is
-LOCK, MOMENT = ".lock", 0.2  # seconds that a claim waits for a process that only looks whether the folder is held
+LOCK, MOMENT = ".lock", 0.2  # seconds that a claim waits for a process that only checks whether it is locked
 # what a run writes beside its record
 PREDICTIONS = ("predictions.parquet", "predictions-base.parquet")
 CONTENTS = (*PREDICTIONS, ADAPTER, CHECKPOINTS, HISTORY, CONFIG, WANDB, WANDB_RUN, TENSORBOARD)
@@ -36,7 +35,7 @@ def find_done(config: RunConfig) -> RunRecord | None:
     """The run's record, if it is done.
 
     Raises:
-        RunError: when another config's record lies in the run's folder.
+        RunError: when the run's folder has another config's record.
     """
     folder = run_folder(config)
     if not os.path.isfile(folder / FILE):  # which takes names of every length
@@ -52,28 +51,26 @@ def find_done(config: RunConfig) -> RunRecord | None:
 
 @contextmanager
 def open_run(
-    config: RunConfig, can_go_on: Callable[[Path], object] = lambda folder: False
+    config: RunConfig, can_resume: Callable[[Path], object] = lambda folder: False
 ) -> Iterator[tuple[RunRecord, Path]]:
-    """Claim the run's folder, and keep its record: running, then done, or what went wrong.
-
-    What an earlier session left there is removed, unless there is a checkpoint to go on from.
+    """Claim the run's folder and write its record: running, then done, or what went wrong.
 
     Args:
         config: resolved.
-        can_go_on: whether there is a checkpoint to go on from in this folder of them.
+        can_resume: whether a folder of checkpoints has one to resume from; else what is in the run's folder is removed.
 
     Yields:
         The record, which the caller fills in, and the folder. Leaving the block without an error marks the record done.
 
     Raises:
-        RunError: when the folder cannot be written, or another process is at work in it.
+        RunError: when the folder cannot be written, or another process has locked it.
     """
     folder = run_folder(config)
-    with _claimed(config, folder):
-        resumes = config.resume is Resume.auto and not config.overwrite
-        goes_on = resumes and can_go_on(folder / CHECKPOINTS)
-        record = _begin(config, _sessions(folder) if goes_on else [])
-        for name in (ADAPTER,) if goes_on else CONTENTS:
+    with _claim_writable(config, folder):
+        may_resume = config.resume is Resume.auto and not config.overwrite
+        resumes = may_resume and can_resume(folder / CHECKPOINTS)
+        record = _begin(config, folder if resumes else None)
+        for name in (ADAPTER,) if resumes else CONTENTS:
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).unlink(missing_ok=True)
         (folder / CONFIG).write_text(yaml.safe_dump(record.config, sort_keys=False), encoding="utf-8")
@@ -83,7 +80,7 @@ def open_run(
             yield record, folder
             record.status = Status.done
         except BaseException as error:
-            if record.status is Status.done:  # all was written; a tracker was being told when this came
+            if record.status is Status.done:  # all was written; it came while the trackers were being closed
                 raise
             record.status = status_of(error)
             record.error = redact(f"{type(error).__name__}: {error}")
@@ -98,25 +95,22 @@ def open_run(
                 write_record(record, folder)
 
 
-@contextmanager
-def _claimed(config: RunConfig, folder: Path) -> Iterator[None]:
-    """The run's folder, made where it is not there, and claimed."""
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(claim(folder))
-        except OSError as error:
-            raise RunError(
-                f"runs_dir={config.runs_dir}",
-                f"cannot be written: {error.strerror}.",
-                "Name a folder that can: runs_dir=…",
-            ) from error
-        yield
+def _claim_writable(config: RunConfig, folder: Path) -> AbstractContextManager[object]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return claim(folder)
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}."
+        raise RunError(f"runs_dir={config.runs_dir}", what, "Name a folder that can: runs_dir=…") from error
 
 
-def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
-    """The record of a run that begins now, or goes on after the sessions before."""
-    began = now()
+def _begin(config: RunConfig, resumed: Path | None) -> RunRecord:
+    """The record of a run that starts now, or continues the one in a folder."""
+    began, before = now(), []
+    if resumed:
+        with suppress(RunError):
+            # a session that was killed could not write its status
+            before = [{"status": "killed"} | session for session in read_record(resumed).sessions]
     return RunRecord(
         run_id=run_id(config),
         run_hash=run_hash(config),
@@ -128,37 +122,28 @@ def _begin(config: RunConfig, before: list[dict[str, Any]]) -> RunRecord:
     )
 
 
-def _sessions(folder: Path) -> list[dict[str, Any]]:
-    """What earlier sessions of the run said of themselves; a killed one could not say how it ended."""
-    with suppress(RunError):
-        return [{"status": "killed"} | session for session in read_record(folder).sessions]
-    return []
-
-
 def _out_of_memory(record: RunRecord, error: BaseException) -> RunError:
-    """What was predicted, and what to try: `memory.fits` in the record, where the estimate found something."""
     what = f"out of memory. {str(error).strip().partition(chr(10))[0]}"
     if predicted := record.memory.get("predicted_bytes"):
         what += f" Predicted were {predicted / 2**30:.1f} GiB."
-    fits = record.memory.get("fits")
     remedy = (
-        f"Predicted to fit: {fits}"
-        if fits
-        else "Try a smaller train.batch_size with more train.gradient_accumulation, a smaller train.max_length, or "
+        "Try a smaller train.batch_size with more train.gradient_accumulation, a smaller train.max_length, or "
         "quantization=nf4."
     )
+    if fits := record.memory.get("fits"):  # the largest of the estimate's suggestions
+        remedy = f"Predicted to fit: {fits}"
     return RunError(record.name, what, remedy)
 
 
 def status_of(error: BaseException) -> Status:
-    """What an error makes of a run."""
+    """The status of a run that ended with this error."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return Status.preempted
     return Status.oom if out_of_memory(error) else Status.failed
 
 
 def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]]:
-    """Every record below a folder, and what could not be read.
+    """Every record below a folder, and the errors of those that cannot be read.
 
     Raises:
         RunError: when the folder does not exist.
@@ -166,18 +151,18 @@ def load_runs(folder: str | Path) -> tuple[list[RunRecord], list[LorascopeError]
     root = Path(os.path.expanduser(folder))
     if not os.path.isdir(root):
         raise RunError(str(folder), "is not a folder.", "Name the runs_dir that the runs were made with.")
-    records, damaged = [], []
+    records: list[RunRecord] = []
+    damaged: list[LorascopeError] = []
     for path in sorted(root.rglob(FILE)):
         try:
             records.append(read_record(path.parent))
         except RunError as error:
             damaged.append(error)
-    return records, list(damaged)
+    return records, damaged
 
 
-@contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which exists; the system lets go of it, however the process ends.
+def claim(folder: Path) -> AbstractContextManager[object]:
+    """Lock a run's folder, which exists, until the context ends or the process does.
 
     Raises:
         RunError: when another process holds it.
@@ -187,18 +172,14 @@ def claim(folder: Path) -> Iterator[None]:
 
     lock = FileLock(folder / LOCK, fallback_to_soft=False, on_acquired=_sign)
     try:
-        lock.acquire(timeout=MOMENT)
+        return lock.acquire(timeout=MOMENT)
     except Timeout:
         what = "another process is at work on this very run."
         raise RunError(str(folder), what, f"Wait for it, or stop {_holder(folder)}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def is_at_work(folder: Path) -> bool:
-    """Whether a process holds this run's folder now."""
+    """Whether a process has locked this run's folder."""
     from filelock import FileLock, Timeout
 
     if not os.path.isfile(folder / LOCK):
@@ -213,12 +194,11 @@ def is_at_work(folder: Path) -> bool:
 
 
 def _sign(lock: int) -> None:
-    """The holder's process id is what the file of the lock holds."""
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
 
 
 def _holder(folder: Path) -> str:
-    with suppress(OSError, ValueError):  # Windows lets nobody read what is locked
+    with suppress(OSError, ValueError):  # on Windows, a locked file cannot be read
         return f"process {int((folder / LOCK).read_text(encoding='ascii'))}"
     return "it"

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Arm:
     __pydantic_config__ = FINITE
     name: str
     words: str  # the overrides that make it
-    views: list[str]  # in which comparisons it stands: matched budget, same rank; often both
+    views: list[str]  # the comparisons it is in: matched budget, same rank; often both
     ranks: str = ""  # 8/4
     parameters: int | None = None
 
@@ -47,7 +48,7 @@ class Task:
 
 @dataclass(kw_only=True)
 class StudyRun:
-    """One run of the study; what became of it is in its record."""
+    """One run of the study; its result is in its own record."""
 
     __pydantic_config__ = FINITE
     name: str  # of its folder, beside the study's file
@@ -57,12 +58,12 @@ class StudyRun:
     seed: int
     rate: float
     rung: int | None = None  # of the pilot: 0 is the shortest
-    steps: float = 1.0  # the pilot's share of a whole training
+    steps: float = 1.0  # the pilot's share of a complete training
 
 
 @dataclass(kw_only=True)
 class Study:
-    """Everything that is planned, and the rates that the pilot chose. Later versions only add fields."""
+    """All that is planned, and the rates that the pilot chose. Later versions only add fields."""
 
     __pydantic_config__ = FINITE
     name: str
@@ -90,7 +91,7 @@ Values = dict[str, dict[int, float]]  # arm -> seed -> a metric's value
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """Write `study.json`, replacing the one before in one step.
+    """Replace `study.json` in one step.
 
     Raises:
         RunError: when the folder cannot be written.
@@ -116,14 +117,12 @@ def read_study(folder: Path) -> Study:
 
 
 def records_of(study: Study, folder: Path) -> dict[str, RunRecord]:
-    """The records of its runs, by name; those that have none yet, or a damaged one, are not in it."""
+    """The records of its runs, by name, without those that are missing or damaged."""
     found = {}
     for name in dict.fromkeys(run.name for run in study.runs):
-        if os.path.isfile(folder / name / RECORD):
-            try:
+        with suppress(RunError):
+            if os.path.isfile(folder / name / RECORD):
                 found[name] = read_record(folder / name)
-            except RunError:
-                continue
     return found
 
 
@@ -137,8 +136,3 @@ def values_of(study: Study, records: Mapping[str, RunRecord], task: str, metric:
             if value is not None and math.isfinite(value):
                 values[run.arm][run.seed] = value
     return values
-
-
-def arms_in(study: Study, view: str) -> Sequence[Arm]:
-    """The arms of a comparison."""
-    return [arm for arm in study.arms if view in arm.views]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lorascope.formats import Quantity, quantity
 from lorascope.records.record import EVAL_LOSS, RunRecord, Status
-from lorascope.records.study_record import FINAL, Arm, Study, StudyRun, Task, Values, arms_in, values_of
+from lorascope.records.study_record import FINAL, Arm, Study, StudyRun, Task, Values, values_of
 from lorascope.reports.run_table import ranks_of
 from lorascope.reports.text_tables import count
 from lorascope.stats.contrasts import contrasts, summary
@@ -96,7 +96,7 @@ def comparisons(study: Study, records: Mapping[str, RunRecord], *, mixed: bool =
 
 
 def _comparison(study: Study, records: Mapping[str, RunRecord], view: str, task: Task, mixed: bool) -> TaskComparison:
-    arms = arms_in(study, view)
+    arms = [arm for arm in study.arms if view in arm.views]
     names = {arm.name for arm in arms}
     values = _within(values_of(study, records, task.name, task.metric), names)
     losses = _within(values_of(study, records, task.name, LOSS), names)

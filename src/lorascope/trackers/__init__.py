@@ -19,61 +19,58 @@ from lorascope.trackers.wandb import Wandb
 
 
 class Tracker(Protocol):
-    """What a run tells: each step's values, and the end. A tracker decides nothing about the run.
+    """Receives each step's values and the end of a run, and decides nothing about it.
 
-    One that the user can look at has a `note` too: a line that says where. One that remembers what a cut run told has
-    a `rewind(step)`: the run goes on from there.
+    A tracker may also have a `note`, a line that says where to look, and a `rewind(step)`, called before a run is
+    resumed from this step.
     """
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Values of one step."""
 
     def finish(self, record: RunRecord) -> None:
-        """The run has ended, as its record says."""
+        """The run has ended with the status of its record."""
 
 
 class Trackers:
-    """All of a run's trackers as one; one that fails is told of once and never stops the run."""
+    """All of a run's trackers as one; a failure is warned of once and never stops the run."""
 
     def __init__(self, trackers: Sequence[Tracker], warn: Callable[[str], None]) -> None:
         self.trackers = list(trackers)
         self.warn = warn
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of one step, to each."""
-        for tracker in list(self.trackers):
-            self._tell(tracker, tracker.log, step, values)
+        """Pass the values of one step to each."""
+        self._call("log", step, values)
 
     def rewind(self, step: int) -> None:
-        """A run that was cut goes on after this step, to each that heeds it; later steps will be told again."""
-        for tracker in list(self.trackers):
-            if rewind := getattr(tracker, "rewind", None):
-                self._tell(tracker, rewind, step)
+        """Prepare each for a run that resumes after this step and logs later steps again."""
+        self._call("rewind", step)
 
     def finish(self, record: RunRecord) -> None:
-        """The end, to each; called while an error passes by, the record says so already."""
+        """Pass the end to each, with the status that an error now being raised gives the run."""
         error = sys.exception()
         if error is not None and record.status is Status.running:
             record = dataclasses.replace(record, status=status_of(error))
-        for tracker in list(self.trackers):
-            self._tell(tracker, tracker.finish, record)
+        self._call("finish", record)
 
     @property
     def notes(self) -> Iterator[str]:
-        """Where the run can be seen, a line for each tracker that heard it to its end."""
-        for tracker in self.trackers:
-            if note := getattr(tracker, "note", ""):
-                yield note
+        """Where the run can be seen, a line for each tracker that did not fail."""
+        return (note for tracker in self.trackers if (note := getattr(tracker, "note", "")))
 
-    def _tell(self, tracker: Tracker, method: Callable[..., None], *words: Any) -> None:
-        try:
-            method(*words)
-        except Exception as error:
-            self.trackers.remove(tracker)
-            self.warn(f"{type(tracker).__name__} stopped listening ({redact(str(error))}); the local record goes on.")
+    def _call(self, name: str, *values: Any) -> None:
+        for tracker in list(self.trackers):
+            try:
+                if method := getattr(tracker, name, None):
+                    method(*values)
+            except Exception as error:
+                self.trackers.remove(tracker)
+                kind = type(tracker).__name__
+                self.warn(f"{kind} failed ({redact(str(error))}) and is left out; the local record goes on.")
 
 
-# logger=NAME -> the tracker; NAME is its setting's and its package's name too
+# logger=NAME -> the tracker; NAME is also the name of its setting and of its package
 CHOICES: dict[str, Callable[[RunRecord, Path, Mapping[str, str]], Tracker]] = {
     "wandb": Wandb,
     "tensorboard": TensorBoard,
@@ -81,40 +78,34 @@ CHOICES: dict[str, Callable[[RunRecord, Path, Mapping[str, str]], Tracker]] = {
 }
 
 
-def wanted(logger: LoggerConfig) -> list[str]:
+def enabled(logger: LoggerConfig) -> list[str]:
     """The names of the trackers that are enabled."""
     return [name for name in CHOICES if getattr(logger, name).enabled]
 
 
 def check_installed(logger: LoggerConfig) -> None:
-    """Refuse a tracker whose package is missing: told before anything is loaded.
+    """Refuse a tracker whose package is missing, before anything is loaded.
 
     Raises:
         ConfigError: for the first of them.
     """
-    for name in wanted(logger):
+    for name in enabled(logger):
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"logger={name}",
-                f"the package {name} is not installed.",
-                "Run: pip install 'lorascope[trackers]', or take logger=none",
-            )
+            remedy = "Run: pip install 'lorascope[trackers]', or take logger=none"
+            raise ConfigError(f"logger={name}", f"the package {name} is not installed.", remedy)
 
 
 def open_trackers(
     logger: LoggerConfig, record: RunRecord, folder: Path, metrics: Mapping[str, str], warn: Callable[[str], None]
 ) -> Trackers:
-    """The history and every tracker that is enabled; one that cannot start is told of and left out.
+    """The history and every tracker that is enabled; one that cannot start is warned of and left out.
 
     Args:
-        logger: which are enabled.
-        record: the run's, with its plan; its config is what trackers are told.
-        folder: the run's own.
+        record: the run's, with its plan.
         metrics: what the run is judged by: a name, and whether "lower" or "higher" is better.
-        warn: told of what did not work.
     """
     trackers: list[Tracker] = [History(folder)]
-    for name in wanted(logger):
+    for name in enabled(logger):
         try:
             trackers.append(CHOICES[name](record, folder, metrics))
         except Exception as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -21,29 +21,29 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / HISTORY
-        self.kept = -1  # what came before this step is written, and not written again
+        self.resumed_at = -1  # lines of earlier steps are in the file
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a line; one of a step before that of `rewind` is there already.
+        """Append a line, unless it is of a step before that of `rewind`.
 
-        Of that very step there may be more to come: an evaluation that was cut is made anew.
+        More lines of that very step may follow: an evaluation that was cut is repeated.
         """
-        if step >= self.kept:
+        if step >= self.resumed_at:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after the step, and one that was cut; the file is the old or the new one, never half of it."""
+        """Drop the lines after the step, and incomplete ones, in one step."""
         rows = read_history(self.path.parent)
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
-        self.kept = step
+        self.resumed_at = step
 
     def finish(self, record: RunRecord) -> None:
-        """Nothing is left to do: the record is kept elsewhere."""
+        """Do nothing: the record is in a file of its own."""
 
 
 def read_history(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's `history.jsonl`, each with its "step"; what is no such line is passed over."""
+    """The valid lines of a run's `history.jsonl`, each with its "step"."""
     lines = []
     with suppress(OSError):
         lines = (folder / HISTORY).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -61,10 +61,11 @@ class TensorBoard:
     """Scalars of each step, the config and the targeted modules as text, and a row for the HPARAMS page."""
 
     def __init__(self, record: RunRecord, folder: Path, metrics: Mapping[str, str]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
         self.folder = folder
-        self.writer = _writer(folder / TENSORBOARD)
+        self.writer = cast(Any, SummaryWriter(log_dir=str(folder / TENSORBOARD)))
         chosen = dict(_flat({part: record.config[part] for part in PARTS}))
         experiment, start, self.end = hparams(chosen, dict.fromkeys(metrics, 0.0))
         self.writer.file_writer.add_summary(experiment)
@@ -74,20 +75,20 @@ class TensorBoard:
         self.writer.flush()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A point of each curve, on disk at once: the process may be killed."""
+        """Write a point of each curve, on the disk at once: the process may be killed."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
     def rewind(self, step: int) -> None:
-        """TensorBoard leaves out what earlier sessions told of later steps; its page does, the files keep it."""
+        """Let TensorBoard's page leave out what earlier sessions logged of later steps; the files keep it."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         start = SessionLog(status=SessionLog.START)
         self.writer.file_writer.add_event(Event(step=step + 1, session_log=start))
 
     def finish(self, record: RunRecord) -> None:
-        """The metrics that were measured only once, and the end of a run that is done."""
+        """Write the metrics that are measured only once, and the end of a run that is done."""
         steps = int(record.timing.get("steps", 0))
         for name, metric in record.metrics.items():
             self.writer.add_scalar(f"final/{name}", metric["value"], steps)
@@ -97,18 +98,12 @@ class TensorBoard:
 
     @property
     def note(self) -> str:
-        """A line for the user: how to look at this run and its neighbours."""
+        """How to look at this run and its neighbours."""
         return f"TensorBoard  tensorboard --logdir {self.folder.parent}"
 
 
-def _writer(place: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(log_dir=str(place))
-
-
 def _flat(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str | float | bool]]:
-    """Dotted names and plain values; what is not set is left out."""
+    """Dotted names and plain values, without None."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{place}{key}.")
@@ -118,12 +113,9 @@ def _flat(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str
 
 def _table(modules: list[dict[str, Any]]) -> str:
     """The targeted modules as a table of Markdown, a row each."""
-    rows = [
-        MODULE_COLUMNS,
-        ["---"] * len(MODULE_COLUMNS),
-        *([module[name] for name in MODULE_COLUMNS] for module in modules),
-    ]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)
+    cells = [[module[name] for name in MODULE_COLUMNS] for module in modules]
+    rows = [MODULE_COLUMNS, ["---"] * len(MODULE_COLUMNS), *cells]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID")
@@ -133,7 +125,7 @@ class Trackio:
     """A run of the project in Trackio's own folder: TRACKIO_DIR, or trackio/ in the hub client's cache."""
 
     def __init__(self, record: RunRecord, folder: Path, metrics: Mapping[str, str]) -> None:
-        with _on_this_machine():
+        with _offline():
             import trackio
 
             logger = record.config["logger"]
@@ -149,11 +141,11 @@ class Trackio:
             )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """A row of the history."""
+        """Write a row of the history."""
         self.run.log(dict(values), step=step)
 
     def finish(self, record: RunRecord) -> None:
-        """The last rows are written."""
+        """Write the last rows."""
         import trackio
 
         with redirect_stdout(StringIO()):
@@ -161,13 +153,13 @@ class Trackio:
 
     @property
     def note(self) -> str:
-        """A line for the user: how to look at the project."""
+        """How to look at the project."""
         return f"Trackio trackio show --project {self.project}"
 
 
 @contextmanager
-def _on_this_machine() -> Iterator[None]:
-    """Trackio asks the hub who the user is, even for a local run, and prints on our screen: neither is wanted."""
+def _offline() -> Iterator[None]:
+    """Keep Trackio from asking the hub who the user is, as it does even for a local run, and from printing."""
     from huggingface_hub import constants
 
     kept = {name: os.environ.pop(name) for name in ELSEWHERE if name in os.environ}

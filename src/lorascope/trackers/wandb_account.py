@@ -1,4 +1,4 @@
-"""What W&B is told: online or not, as which of its runs, with what config, summary and tables; what of it was sent."""
+"""Which W&B run a run folder belongs to, whether it is online, and what is sent to it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from urllib.parse import urlsplit
 from lorascope.records.record import RunRecord, write_text
 from lorascope.records.store import WANDB_RUN
 
-ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's own, in WANDB_MODE
-IDENTITY = ("id", "project", "entity")  # in the words of `wandb.init`
-SENT = "sent"  # so many rows of the local history, and the run's end
-REACHED = "reached"  # the last step that W&B was told of before the run went back to a checkpoint
+IDENTITY = ("id", "project", "entity")  # arguments of `wandb.init`
 
 
 def wandb_mode(wanted: str) -> tuple[str, str]:
     """Online or offline, and why."""
     if environment := os.environ.get("WANDB_MODE"):
-        return ALIASES.get(environment, environment), "WANDB_MODE says so"
+        return {"dryrun": "offline", "run": "online"}.get(environment, environment), "WANDB_MODE says so"
     if wanted != "auto":
         return wanted, f"logger.wandb.mode={wanted}"
     return ("online", "a key is configured") if has_key() else ("offline", "no key is configured")
 
 
 def has_key() -> bool:
-    """Whether a key is configured: WANDB_API_KEY, or one that `wandb login` wrote; whether it is right, W&B knows."""
+    """Whether a key is configured: WANDB_API_KEY, or one that `wandb login` wrote; it may be wrong."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     server = urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname
@@ -42,45 +39,39 @@ def has_key() -> bool:
 
 
 def run_identity(folder: Path, project: str, entity: str | None) -> dict[str, Any]:
-    """Which W&B run this is, in `wandb.init`'s words: a fresh one, or that which the folder remembers.
+    """The arguments of `wandb.init` that name the W&B run: the folder's, else those of a new one.
 
-    A run that starts over finds its folder emptied and gets a fresh one; a run that goes on stays the same one.
+    A run that starts over finds its folder emptied and gets a new one; a run that is resumed stays the same one.
     """
-    if kept := remembered(folder):
-        return {name: kept[name] for name in IDENTITY} | {"resume": "allow"}
+    if known := read_state(folder):
+        return {name: known[name] for name in IDENTITY} | {"resume": "allow"}
     fresh = {"id": secrets.token_hex(4), "project": project, "entity": entity}
-    remember(folder, **fresh)
+    update_state(folder, **fresh)
     return fresh
 
 
-def remembered(folder: Path) -> dict[str, Any]:
-    """What the folder remembers of its W&B run; empty where it remembers none."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """The folder's wandb.json; empty where there is none, or a damaged one.
+
+    Besides IDENTITY it has `sent`, the number of rows of the local history that were sent with the run's end, and
+    `reached`, the last step that was logged before the run went back to a checkpoint.
+    """
     with suppress(OSError, ValueError):
-        kept = json.loads((folder / WANDB_RUN).read_text(encoding="utf-8"))
-        if isinstance(kept, dict) and set(IDENTITY) <= set(kept):
-            return kept
+        state = json.loads((folder / WANDB_RUN).read_text(encoding="utf-8"))
+        if isinstance(state, dict) and set(IDENTITY) <= set(state):
+            return state
     return {}
 
 
-def remember(folder: Path, **values: Any) -> None:
-    """Add to what the folder remembers; None forgets a mark."""
-    kept = remembered(folder) | values
-    kept = {name: value for name, value in kept.items() if name in IDENTITY or value is not None}
-    write_text(folder / WANDB_RUN, json.dumps(kept) + "\n")
-
-
-def config_of(record: RunRecord) -> dict[str, Any]:
-    """The run's config, its id, its plan without the modules, and the environment."""
-    return record.config | {"run_id": record.run_id, "plan": record.plan_totals(), "environment": record.environment}
-
-
-def tags_of(config: Mapping[str, Any]) -> list[str]:
-    """The user's tags, the strategy's name and the model's."""
-    return [*config["logger"]["tags"], config["target"]["name"], config["model"]["name"]]
+def update_state(folder: Path, **values: Any) -> None:
+    """Change values of the folder's wandb.json; None removes one."""
+    state = read_state(folder) | values
+    state = {name: value for name, value in state.items() if name in IDENTITY or value is not None}
+    write_text(folder / WANDB_RUN, json.dumps(state) + "\n")
 
 
 def summary_of(record: RunRecord) -> dict[str, Any]:
-    """What is known at the end: status, parameters, metrics and the base's, speed and memory."""
+    """A run's W&B summary: status, parameters, metrics and the base's, speed and memory."""
     metrics, plan = record.metrics.items(), record.plan
     return {
         "status": str(record.status),
@@ -94,7 +85,7 @@ def summary_of(record: RunRecord) -> dict[str, Any]:
 
 
 def bound_table(run: Any, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: str, step: int) -> Any:
-    """These columns of the rows as a `wandb.Table`, to be logged as `key` at this step."""
+    """Some columns of the rows as a `wandb.Table`, to be logged as `key` at this step."""
     import wandb
 
     table = wandb.Table(columns=list(columns), data=[[row[name] for name in columns] for row in rows])

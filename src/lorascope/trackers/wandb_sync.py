@@ -14,69 +14,52 @@ from lorascope.records.record import FILE, RunRecord, read_record
 from lorascope.records.store import WANDB, claim, is_at_work
 from lorascope.trackers.local import read_history
 from lorascope.trackers.wandb import STEP, Wandb
-from lorascope.trackers.wandb_account import REACHED, SENT, bound_table, remember, remembered
-
-JOB_TYPE = "study"
+from lorascope.trackers.wandb_account import bound_table, read_state, update_state
 
 
 class WandbStudy(Wandb):
-    """A W&B run of job_type "study" in the group of the study's runs; told again, it stays the same W&B run."""
+    """A W&B run of job_type "study" in the group of the study's runs; sent again, it stays the same W&B run.
 
-    def __init__(
-        self,
-        record: RunRecord,
-        folder: Path,
-        study: Mapping[str, Any],
-        replay: Path | None = None,
-        seconds: float | None = None,
-    ) -> None:
+    `replay` are the arguments of `Wandb` for a study that is sent later.
+    """
+
+    def __init__(self, record: RunRecord, folder: Path, study: Mapping[str, Any], *replay: Any) -> None:
         self.study = redact(dict(study))
-        super().__init__(record, folder, {}, replay, seconds)
+        super().__init__(record, folder, {}, *replay)
 
-    def _held(self, run: Any) -> int:
-        """Whatever the server holds, the study is told again after it."""
+    def _last_step(self, run: Any) -> int:
+        """The last step that was ever logged: the study is logged again after it."""
         self.reached = max(self.reached, int(run.starting_step) - 1)
         return self.reached
 
     def _begin(self, record: RunRecord) -> None:
-        """Nothing: a study has no modules."""
+        """Log nothing: a study has no modules."""
 
-    def _words(self, record: RunRecord) -> dict[str, Any]:
-        logger = record.config["logger"]
-        name = str(self.study["name"])
-        return {
-            "name": name, "group": logger["group"], "tags": list(logger["tags"]), "job_type": JOB_TYPE,
-            "config": {"study": self.study},
-        }  # fmt: skip
+    def _description(self, record: RunRecord) -> dict[str, Any]:
+        group, tags = record.config["logger"]["group"], list(record.config["logger"]["tags"])
+        kind = {"job_type": "study", "config": {"study": self.study}}
+        return {"name": str(self.study["name"]), "group": group, "tags": tags} | kind
 
     def show(self, rows: Sequence[Mapping[str, Any]], page: str, summary: Mapping[str, Any]) -> None:
-        """The results as a table, the page, and the end.
-
-        Args:
-            rows: the results, of which the first names the columns.
-            page: the report's HTML.
-            summary: single values.
-        """
+        """Log the results as a table, the report's HTML and single values, and end the run."""
         import wandb
 
         step = self.reached + 1
-        with self._data_here():
+        with self._data_in_folder():
             table = bound_table(self.run, rows, list(rows[0]), "results", step)
             self.run.log({"results": table, "report": wandb.Html(redact(page), inject=False)}, step=step)
-        remember(self.folder, **{REACHED: step})
+        update_state(self.folder, reached=step)
         self.run.summary.update(redact(dict(summary)))
         self.end(well=True)
 
 
-SECONDS = 300
-
-# given a folder, a place for W&B's own files and seconds for start and end: the W&B run, told of everything, and ended
+# takes a folder, a place for W&B's own files and seconds for start and end; returns the W&B run, sent and ended
 Replay = Callable[[Path, Path, float], Wandb]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run: its folder, how it went, and the run's address, the reason, or what is to be sent."""
+    """One run's folder and state, with the run's address, the reason, or what is to be sent."""
 
     folder: Path
     state: Literal["sent", "unsent", "nothing", "running", "failed"]
@@ -102,13 +85,13 @@ def look(folder: Path) -> Outcome:
     """What `send` would do with a run."""
     rows = len(list(read_history(folder)))
     left = f"{rows} rows" if rows else "" if (folder / FILE).exists() else "the report"
-    if not left or remembered(folder).get(SENT) == rows:
+    if not left or read_state(folder).get("sent") == rows:
         return Outcome(folder, "nothing")
     return Outcome(folder, "running") if is_at_work(folder) else Outcome(folder, "unsent", left)
 
 
 def replay_run(folder: Path, place: Path, seconds: float) -> Wandb:
-    """A run: what W&B lacks of its history, its summary, its end."""
+    """Log a run's history, as far as the server lacks it, its summary and its end."""
     record = read_record(folder)
     better = {name: metric["better"] for name, metric in record.metrics.items() if metric.get("better")}
     tracker = Wandb(record, folder, better, place, seconds)
@@ -118,14 +101,8 @@ def replay_run(folder: Path, place: Path, seconds: float) -> Wandb:
     return tracker
 
 
-def send(folder: Path, seconds: float = SECONDS, replay: Replay = replay_run) -> Outcome:
-    """Send what W&B lacks of a run, and remember that it was sent.
-
-    Args:
-        folder: the run's.
-        seconds: how long W&B may take for its start, and for its end.
-        replay: tells everything once more.
-    """
+def send(folder: Path, seconds: float = 300, replay: Replay = replay_run) -> Outcome:
+    """Send what W&B lacks of a run; W&B may take so many seconds for its start, and for its end."""
     outcome = look(folder)
     if outcome.state != "unsent":
         return outcome
@@ -142,8 +119,8 @@ def send(folder: Path, seconds: float = SECONDS, replay: Replay = replay_run) ->
 
 
 def _reason(error: Exception, folder: Path, seconds: float) -> str:
-    """The first line of what W&B said, without the run's id: two runs that fail alike say the same."""
-    said = redact(str(error)).replace(f" for run {remembered(folder).get('id')}", "")
-    if "timed out" in said or "deadline exceeded" in said:
+    """The first line of W&B's message, without the run's id: it is the same for two runs that fail alike."""
+    text = redact(str(error)).replace(f" for run {read_state(folder).get('id')}", "")
+    if "timed out" in text or "deadline exceeded" in text:
         return f"took longer than {seconds:g} s"
-    return next(iter(said.splitlines()), type(error).__name__)
+    return next(iter(text.splitlines()), type(error).__name__)

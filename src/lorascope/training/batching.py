@@ -1,39 +1,31 @@
-"""Packed rows and batches of rows of similar length.
-
-TRL puts several rows into one without an attention mask; each row's positions begin with 0 again, and transformers
-makes a mask of blocks out of that. Models with positions of their own (ALiBi, OPT's) or with a state look at nothing
-but the order of the tokens, and would learn each row as if the ones before it belonged to it.
-"""
+"""Packed rows and batches of rows of similar length."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lorascope.data.tokenization import TokenizedSplit
-from lorascope.errors import ConfigError, out_of_memory
+from lorascope.errors import ConfigError, first_line, out_of_memory
 from lorascope.evaluation.loss import token_losses
 
 if TYPE_CHECKING:
     import torch
 
 
-LONGEST = 64  # tokens of a row that are looked at
-APART = 1e-3  # nats; in float32 what is masked leaves 1e-6, and ALiBi leaks 2e-3 in a model that has learned nothing
-APART_IN_HALF = 0.2  # in 16 bits a product of another shape rounds otherwise; what leaks is a row's own copy
+LONGEST = 64  # tokens of a row that are compared
+TOLERANCE = 1e-3  # nats; in float32 a correct mask leaves 1e-6, and ALiBi leaks 2e-3 in an untrained model
+TOLERANCE_IN_HALF = 0.2  # in 16 bits a product of another shape rounds differently; what leaks is a row's own copy
 REMEDY = "Take train.packing=false."
 
 
 def check_packing(trainer: Any, data: TokenizedSplit) -> None:
     """Compare the losses of short rows that are packed with those of the rows alone.
 
-    The first row comes back as the third: a model that looks across the rows knows it already.
-
-    Args:
-        trainer: whose collator packs, and whose model is asked, without dropout.
-        data: the train half.
+    TRL packs rows without an attention mask: transformers derives it from positions that restart at 0. Models with
+    positions of their own (ALiBi, OPT's) or with a state ignore these, and would learn each row as a continuation of
+    the ones before. The first row is also the third: a model that looks across the rows knows it already.
 
     Raises:
         ConfigError: when they differ, or the model refuses packed rows.
@@ -46,38 +38,28 @@ def check_packing(trainer: Any, data: TokenizedSplit) -> None:
     model.eval()
     try:
         with torch.no_grad():
-            packed = _packed(trainer, rows)
-            alone = torch.cat([_alone(trainer, row) for row in rows])
-    except Exception as error:  # a model's own refusal is of any kind
+            ids = [token for row in rows for token in row]
+            lengths = [len(row) for row in rows]
+            batch = trainer.data_collator([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+            packed, alone = _losses(trainer, batch), torch.cat([_losses_alone(trainer, row) for row in rows])
+    except Exception as error:  # a model's own refusal is of any type
         if out_of_memory(error):
             raise
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError("train.packing", f"the model refuses packed rows: {what}", REMEDY) from error
+        raise ConfigError("train.packing", f"the model refuses packed rows: {first_line(error)}", REMEDY) from error
     finally:
         model.train(training)
-    limit = APART if next(model.parameters()).dtype is torch.float32 else APART_IN_HALF
+    limit = TOLERANCE if next(model.parameters()).dtype is torch.float32 else TOLERANCE_IN_HALF
     gap = float((packed - alone).abs().max()) if packed.shape == alone.shape else float("inf")
     if not gap <= limit:
-        kind = model.config.model_type
-        raise ConfigError(
-            "train.packing",
-            f"{kind} looks across packed rows: a token's loss changes by {gap:.2g} nats when others stand before it.",
-            REMEDY,
-        )
+        change = f"a token's loss changes by {gap:.2g} nats when others stand before it"
+        raise ConfigError("train.packing", f"{model.config.model_type} looks across packed rows: {change}.", REMEDY)
 
 
-def _packed(trainer: Any, rows: list[list[int]]) -> torch.Tensor:
-    """Losses of the rows as one batch of the training."""
-    whole = [token for row in rows for token in row]
-    batch = trainer.data_collator([{"input_ids": whole, "labels": whole, "seq_lengths": [len(row) for row in rows]}])
-    return _losses(trainer, batch)
-
-
-def _alone(trainer: Any, row: list[int]) -> torch.Tensor:
+def _losses_alone(trainer: Any, row: list[int]) -> torch.Tensor:
     import torch
 
     ids = torch.tensor([row])
-    return _losses(trainer, {"input_ids": ids, "labels": ids.clone(), "attention_mask": torch.ones_like(ids)})
+    return _losses(trainer, {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)})
 
 
 def _losses(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -88,40 +70,32 @@ def _losses(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def by_length(lengths: Sequence[int], rows: int, seed: int) -> Any:
-    """A sampler of all rows, each `rows` of them of like length: transformers' own, with a stream of its own.
+    """Transformers' sampler of rows of similar length, with a random stream of its own.
 
-    transformers draws from torch's common stream, which an adapter's dropout draws from as well: two strategies would
-    see the rows in another order from the second epoch on.
+    transformers draws from torch's common stream, as an adapter's dropout does: two strategies would see the rows in
+    another order from the second epoch on.
 
     Args:
         lengths: of every row, in tokens.
         rows: of one step of the optimizer.
-        seed: of the run; the order follows from it and the epoch alone.
+        seed: of the run; it decides the order, with the epoch.
     """
-    return _sampler_class()(rows, lengths=list(lengths), seed=seed)
-
-
-@cache
-def _sampler_class() -> Any:
-    """The class, made where transformers may be imported."""
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class ByLength(LengthGroupedSampler):
-        """Knows its epoch, so that a training that goes on in the midst of one draws the same order again."""
+        """Knows its epoch, so that a training that is resumed within one draws the same order again."""
 
-        def __init__(self, rows: int, lengths: list[int], seed: int) -> None:
-            super().__init__(rows, lengths=lengths)
-            self.seed, self.epoch = seed, 0
+        epoch = 0
 
         def set_epoch(self, epoch: int) -> None:
             """Called before each epoch."""
             self.epoch = epoch
 
         def __iter__(self) -> Iterator[int]:
-            key = hashlib.sha256(f"{self.seed}/{self.epoch}".encode()).digest()
+            key = hashlib.sha256(f"{seed}/{self.epoch}".encode()).digest()
             self.generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
             order: Iterator[int] = super().__iter__()
             return order
 
-    return ByLength
+    return ByLength(rows, lengths=list(lengths))

@@ -1,8 +1,4 @@
-"""Checkpoints that are complete or not there.
-
-A checkpoint is written beside its place, each file is flushed to the disk, a manifest with the files' hashes comes
-last, and a rename makes it visible. What lacks its manifest, or differs from it, is named and passed over.
-"""
+"""Checkpoints that are complete or absent: a manifest with the files' hashes comes last, then a rename."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +16,21 @@ from lorascope.errors import RunError
 
 MANIFEST = "manifest.json"
 ASIDE = ".writing-"
-NAME = re.compile(r"checkpoint-(\d+)")
 MARGIN = 64 * 2**20  # bytes that a checkpoint leaves free: records and logs are written to the same disk
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint."""
+    """A complete checkpoint."""
 
     path: Path
     step: int
-    meta: dict[str, Any]  # what `write` was given
+    meta: dict[str, Any]  # plain values, as given to `write`
 
 
 @dataclass(frozen=True)
 class Saving:
-    """Where checkpoints go, what they should remember, and the one to go on from."""
+    """Where checkpoints are written, the meta values of each, and the one to resume from."""
 
     folder: Path
     latest: Checkpoint | None = None
@@ -43,17 +38,16 @@ class Saving:
 
 
 def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str, Any], size: int = 0) -> Checkpoint:
-    """Write a checkpoint and make it visible at once.
+    """Write a checkpoint and make it visible in one step.
 
     Args:
-        folder: of the run's checkpoints.
-        step: that has been done.
+        step: the last one that was done.
         fill: writes the files into the folder it is given.
-        meta: plain values to keep with it.
-        size: bytes that it will need, for a look at the disk beforehand.
+        meta: plain values for the manifest.
+        size: bytes that it will need; they must be free before anything is written.
 
     Raises:
-        OSError: when it cannot be written whole; nothing of it is left, and older ones stay.
+        OSError: when it cannot be written; nothing of it is left, and older ones stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
@@ -84,16 +78,15 @@ def write(folder: Path, step: int, fill: Callable[[Path], None], meta: dict[str,
 def newest(
     folder: Path, warn: Callable[[str], None], check: Callable[[Checkpoint], object] = lambda checkpoint: None
 ) -> Checkpoint | None:
-    """The latest whole checkpoint; broken ones are told of, and what was being written is removed.
+    """The latest complete checkpoint; what was being written is removed.
 
     Args:
-        folder: of the run's checkpoints.
-        warn: told of one that is passed over.
-        check: raises RunError for one that is whole and cannot be gone on from all the same.
+        warn: called with the reason for each one that is passed over.
+        check: raises RunError for a complete one that cannot be resumed from.
     """
     for aside in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(aside, ignore_errors=True)
-    for step, path in reversed(list(_listed(folder))):
+    for step, path in reversed(_listed(folder)):
         try:
             checkpoint = read(path)
             check(checkpoint)
@@ -104,10 +97,10 @@ def newest(
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint, once every file was held against its manifest.
+    """A checkpoint, after a check of every file against the manifest.
 
     Raises:
-        RunError: when it is not whole.
+        RunError: when it is damaged or incomplete.
     """
     remedy = "An earlier one is taken, if there is one."
     try:
@@ -121,12 +114,12 @@ def read(path: Path) -> Checkpoint:
         raise RunError(str(path), f"{MANIFEST} is damaged.", remedy) from error
     if path.name != f"checkpoint-{step}":
         raise RunError(str(path), f"{MANIFEST} is of step {step}.", remedy)
-    for name, said in files.items():
+    for name, entry in files.items():
         file, name = path / name, name[:100]
         try:
             if not file.is_file():
                 raise RunError(str(path), f"{name} is missing.", remedy)
-            if file.stat().st_size != said["bytes"] or _hash(file) != said["sha256"]:
+            if file.stat().st_size != entry["bytes"] or _hash(file) != entry["sha256"]:
                 raise RunError(str(path), f"{name} is not what was written.", remedy)
         except (OSError, KeyError, TypeError) as error:
             raise RunError(str(path), f"{name} cannot be read.", remedy) from error
@@ -137,16 +130,19 @@ def thin_out(folder: Path, keep: int, best: int | None = None) -> None:
     """Remove the oldest checkpoints, down to `keep`; the one of step `best` stays."""
     listed = [(step, path) for step, path in _listed(folder) if step != best]
     for _, path in listed[: max(len(listed) - keep, 0)]:
-        # invisible first, so that a kill in between leaves no half of one
+        # invisible first, so that a kill leaves no incomplete one
         gone = path.with_name(f"{ASIDE}gone-{path.name}")
         path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _listed(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Steps and folders of what is called a checkpoint, oldest first."""
-    found = ((NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*"))
-    yield from sorted((int(name[1]), path) for name, path in found if name)
+def _listed(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of all checkpoints by name, oldest first."""
+    return sorted(
+        (int(name[1]), path)
+        for path in folder.glob("checkpoint-*")
+        if (name := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    )
 
 
 def _hash(path: Path) -> str:
@@ -155,7 +151,7 @@ def _hash(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Onto the disk; a folder too, so that its entries are there after a power cut."""
+    """Write a file to the disk; or a folder, so that its entries survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,14 +1,9 @@
-"""Resume exactly: which checkpoint, whether it fits, and state that transformers' checkpoints leave out.
-
-Its optimizer, scheduler, random states and counters come back bit for bit. What does not: the loss that was summed
-since the last log line, the sum that becomes train_loss, and the adapter's dtype on a quantized base.
-"""
+"""Resume exactly: choose and check a checkpoint, and restore the sums and dtypes that transformers leaves out."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,39 +11,35 @@ from typing import Any
 from lorascope.compat import loss_sums, set_loss_sums
 from lorascope.errors import RunError
 from lorascope.records.environment import exactness
-from lorascope.training.checkpoints import Checkpoint, newest, thin_out
+from lorascope.training.checkpoints import Checkpoint, newest
 
 ADAPTER_FILE = "adapter_model.safetensors"
 SUMS = "sums.json"
-# without one of these, transformers would go on with a fresh one, and say nothing
+# without one of these, transformers would silently continue with a new one
 STATE = "trainer_state.json"
 FILES = (ADAPTER_FILE, SUMS, STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
-REMOVE = "Remove this checkpoint, or begin anew: resume=never"
-REMEDY = "An earlier checkpoint is taken, if there is one; resume=never begins anew."
+REMOVE = "Remove this checkpoint, or start over: resume=never"
+REMEDY = "An earlier checkpoint is taken, if there is one; resume=never starts over."
 
 
 def check_resumable(checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that a run cannot go on from, whoever wrote it.
+    """Refuse a checkpoint that a run cannot resume from.
 
     Raises:
-        RunError: naming the file that is missing or another step's, or what is not said or strange.
+        RunError: naming the file that is missing or another step's, or the meta values that are missing or wrong.
     """
     for name in FILES:
         if not (checkpoint.path / name).is_file():
             raise RunError(str(checkpoint.path), f"{name} is missing.", REMEDY)
-    strange = [name for name, fits in MEANT.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
-    if strange:
-        raise RunError(str(checkpoint.path), f"its manifest does not tell {', '.join(strange)}.", REMEDY)
+    wrong = [name for name, fits in META.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
+    if wrong:
+        raise RunError(str(checkpoint.path), f"its manifest has no valid {', '.join(wrong)}.", REMEDY)
     try:
         steps = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))["global_step"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(str(checkpoint.path), f"{STATE} is damaged.", REMEDY) from error
     if steps != checkpoint.step:
         raise RunError(str(checkpoint.path), f"{STATE} is of step {str(steps)[:40]}.", REMEDY)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_loss(value: Any) -> bool:
@@ -58,30 +49,25 @@ def _is_loss(value: Any) -> bool:
         return False
 
 
-def _is_best(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return value is None
-    return _is_number(value.get("eval_loss")) and isinstance(value.get("step"), int)
+def _has_numbers(value: Any, *names: str) -> bool:
+    if not isinstance(value, dict) or value.keys() != set(names):
+        return False
+    return all(type(number) in (int, float) and abs(number) < 2**63 for number in value.values())
 
 
-def _is_trained(value: Any) -> bool:
-    names = {"steps", "tokens", "train_loss", "seconds"}
-    return isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
-
-
-# what a run reads of a checkpoint's meta -> whether a value is such
-MEANT: dict[str, Callable[[Any], bool]] = {
+# a meta value that a run reads -> whether it is as `write` was given it
+META: dict[str, Callable[[Any], bool]] = {
     "before": _is_loss,
     "fingerprint": lambda value: isinstance(value, dict),
     "versions": lambda value: isinstance(value, dict),
-    "best": _is_best,
+    "best": lambda value: value is None or (_has_numbers(value, "eval_loss", "step") and type(value["step"]) is int),
     "finished": lambda value: isinstance(value, bool),
-    "trained": _is_trained,
+    "trained": lambda value: _has_numbers(value, "steps", "tokens", "train_loss", "seconds"),
 }
 
 
 def save_sums(trainer: Any, folder: Path) -> None:
-    """The sums that a resumed training goes on with; floats as hexadecimal, so that no bit is lost."""
+    """Write the sums that a resumed training continues; floats are hexadecimal, so that no bit is lost."""
     sums = loss_sums(trainer)
     sums |= {name: sums[name].hex() for name in ("window", "total")}
     sums["averages"] = {name: [value.hex() for value in those] for name, those in sums["averages"].items()}
@@ -90,13 +76,13 @@ def save_sums(trainer: Any, folder: Path) -> None:
 
 
 def restore_sums(trainer: Any, folder: Path) -> bool:
-    """Put the sums back, once the training loop has set its own to zero.
+    """Restore the sums, after the training loop has set its own to zero.
 
     Returns:
         Whether an evaluation was cut: it is due before the next step.
 
     Raises:
-        RunError: when they are not what `save_sums` wrote.
+        RunError: when the file is damaged.
     """
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
@@ -110,10 +96,10 @@ def restore_sums(trainer: Any, folder: Path) -> bool:
 
 
 def restore_adapter(model: Any, folder: Path) -> None:
-    """The adapter's values, copied into the parameters that are there: they keep their dtype, place and hooks.
+    """Copy the adapter's values into the parameters of the model, which keep their dtype, device and hooks.
 
     Raises:
-        RunError: when the file holds another adapter, or none.
+        RunError: when the file cannot be read, or is another adapter's.
     """
     import torch
     from peft import get_peft_model_state_dict
@@ -124,12 +110,12 @@ def restore_adapter(model: Any, folder: Path) -> None:
         saved = load_file(str(folder / ADAPTER_FILE))
     except (OSError, SafetensorError) as error:
         raise RunError(str(folder), f"{ADAPTER_FILE} cannot be read: {error}.", REMOVE) from error
-    there = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if other := sorted(name for name in saved.keys() | there.keys() if _shape(saved, name) != _shape(there, name)):
-        what = f"{other[0]} is {_shape(saved, other[0])} there and {_shape(there, other[0])} here"
+    here = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if other := sorted(name for name in saved.keys() | here.keys() if _shape(saved, name) != _shape(here, name)):
+        what = f"{other[0]} is {_shape(saved, other[0])} there and {_shape(here, other[0])} here"
         raise RunError(str(folder), f"it holds another adapter than this run's: {what}.", REMOVE)
     with torch.no_grad():
-        for name, tensor in there.items():
+        for name, tensor in here.items():
             tensor.copy_(saved[name])
 
 
@@ -139,57 +125,30 @@ def _shape(tensors: Mapping[str, Any], name: str) -> str:
 
 def size_of(trainer: Any) -> int:
     """Bytes that a checkpoint will need: the adapter, and what the optimizer holds for it."""
-    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    adapter = sum(parameter.numel() * parameter.element_size() for parameter in trained)
-    states = 0
+    tensors = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     for state in trainer.optimizer.state.values():
-        states += sum(value.numel() * value.element_size() for value in state.values() if hasattr(value, "numel"))
-    return int(1.05 * (adapter + states)) + 2**20
+        tensors += [value for value in state.values() if hasattr(value, "numel")]
+    return int(1.05 * sum(tensor.numel() * tensor.element_size() for tensor in tensors)) + 2**20
 
 
 def latest(checkpoints: Path, warn: Callable[[str], None] = lambda reason: None) -> Checkpoint | None:
-    """The newest checkpoint that a run can be resumed from; those that are passed over are warned of."""
+    """The newest checkpoint that a run can be resumed from, with a warning for each that is passed over."""
     return newest(checkpoints, warn, check_resumable)
 
 
-def best(checkpoints: Path) -> Mapping[str, Any] | None:
-    """Step and eval loss of the best checkpoint, as far as the run was evaluated."""
-    found = latest(checkpoints)
-    return found.meta["best"] if found else None
-
-
-def clear(checkpoints: Path, keep: int | None) -> None:
-    """Remove the checkpoints of a run that is done, but the one of step `keep`."""
-    if keep is None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    else:
-        thin_out(checkpoints, 0, keep)
-
-
 def check_same_run(
-    checkpoint: Checkpoint,
-    fingerprint: Mapping[str, Any],
-    environment: dict[str, Any],
-    warn: Callable[[str], object],
+    checkpoint: Checkpoint, fingerprint: Mapping[str, Any], environment: dict[str, Any], warn: Callable[[str], object]
 ) -> None:
     """Refuse to resume with other data or another base; warn of other versions.
-
-    Args:
-        checkpoint: to resume from.
-        fingerprint: of data and base as they are now.
-        environment: as it is now.
-        warn: told of versions that differ.
 
     Raises:
         RunError: naming what differs.
     """
     then = checkpoint.meta["fingerprint"]
     if differs := [key for key in fingerprint if key != "hash" and fingerprint[key] != then.get(key)]:
-        raise RunError(
-            str(checkpoint.path),
-            f"was written with another {', '.join(differs)}: {then.get(differs[0])}, not {fingerprint[differs[0]]}.",
-            "Bring it back, or begin anew: resume=never",
-        )
+        first = f"{then.get(differs[0])}, not {fingerprint[differs[0]]}"
+        what = f"was written with another {', '.join(differs)}: {first}."
+        raise RunError(str(checkpoint.path), what, "Restore it, or start over: resume=never")
     before = checkpoint.meta["versions"]
     if changed := [name for name, version in exactness(environment).items() if before.get(name) != version]:
         warn(f"resuming with another {', '.join(changed)}: the result may differ in the last bits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -29,29 +30,24 @@ else:
 def check_finite(
     step: int, losses: Sequence[torch.Tensor], norm: Any, batches: Sequence[Any], data: TokenizedSplit
 ) -> None:
-    """Stop on a loss or gradient norm that is not finite: one look at the device for a whole step.
+    """Stop on a loss or gradient norm that is not finite, with one transfer from the device for a step.
 
     Args:
-        step: that is about to be made.
-        losses: of its batches, summed up.
+        losses: of its batches; they are summed.
         norm: of the gradients.
-        batches: what was read, `input_ids` of shape (rows, width).
-        data: whose rows they are.
+        batches: their `input_ids`, each of shape (rows, width).
 
     Raises:
-        RunError: naming step, what is not finite, and rows.
+        RunError: naming the step, the value and the rows.
     """
     import torch
 
     loss = torch.stack([one.float() for one in losses]).sum()
-    whole = torch.stack([loss, torch.as_tensor(norm, dtype=torch.float32, device=loss.device)])
-    if torch.isfinite(whole).all():
+    values = torch.stack([loss, torch.as_tensor(norm, dtype=torch.float32, device=loss.device)]).tolist()
+    if all(map(math.isfinite, values)):
         return
-    what = " and ".join(
-        f"{name} {value}"
-        for name, value in zip(("loss", "gradient norm"), whole.tolist(), strict=True)
-        if not torch.isfinite(torch.tensor(value))
-    )
+    named = zip(("loss", "gradient norm"), values, strict=True)
+    what = " and ".join(f"{name} {value}" for name, value in named if not math.isfinite(value))
     raise RunError(
         f"step {step}",
         f"{what}: not a number to learn from. Rows of the batch: {_rows(batches, data)}.",
@@ -60,7 +56,7 @@ def check_finite(
 
 
 def _rows(batches: Sequence[Any], data: TokenizedSplit) -> str:
-    """The numbers of the train rows that stand in these batches, packed or not."""
+    """The numbers of the train rows in these batches, packed or not."""
 
     def text(ids: Sequence[int]) -> str:
         return f",{','.join(map(str, ids))},"
@@ -75,21 +71,18 @@ KEPT = 2  # checkpoints, beside the best
 
 @cache
 def trainer_class() -> Any:
-    """TRL's trainer with what is replaced of it, made where TRL may be imported."""
+    """`RunTrainer` on top of TRL's trainer; TRL is imported here."""
     from trl import SFTTrainer
 
     return type("Trainer", (RunTrainer, SFTTrainer), {})
 
 
 class RunTrainer(Base):
-    """What is replaced of TRL's trainer, for a class that has both as its bases.
+    """What is replaced of TRL's trainer; compat.TRAINER_HOOKS lists the methods, each with its reason.
 
-    TRL's eval loss averages batch means and so depends on the batch size. Its training loss scores every position
-    where there is no Triton (half of a step's time on a CPU, for prompts that have no loss): there the same sum is
-    taken over the supervised ones alone. Its checkpoints appear before they are whole.
+    Without Triton, TRL's training loss scores every position (half of a step's time on a CPU, for prompts that have no
+    loss): there the same sum is taken over the supervised positions alone.
     """
-
-    # compat.TRAINER_HOOKS lists the methods of transformers' Trainer that this class replaces or calls
 
     control: Any
     evaluation_is_due = False
@@ -103,8 +96,8 @@ class RunTrainer(Base):
         trained_head: bool,
         warn: Callable[[str], None],
     ) -> None:
-        """What `SFTTrainer.__init__` does not take."""
-        from transformers.trainer_callback import PrinterCallback
+        """Set what `SFTTrainer.__init__` does not take."""
+        from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
         self.measure, self.data, self.settings, self.saving = measure, data, settings, saving
         self.trained_head, self.warn = trained_head, warn
@@ -115,19 +108,16 @@ class RunTrainer(Base):
         self.seconds_before = latest.meta["trained"]["seconds"] if latest else 0.0
         self.began = self.saved_at = time.perf_counter()
         self.remove_callback(PrinterCallback)
-        self.add_callback(_saver(self))
+        self.add_callback(type("Saver", (Saver, TrainerCallback), {})(self))
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The mean over the supervised tokens of an optimizer's step, one loss whatever the device."""
+        """The mean over the supervised tokens of an optimizer's step, the same on every device."""
         plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
         if self.trained_head and not plain:
-            raise ConfigError(
-                "train.sft",
-                "label smoothing, loss_type=dft and a router's auxiliary loss pass a trained lm_head by.",
-                "Leave them out, or lm_head: it would never be trained (trl#4612).",
-            )
+            what = "label smoothing, loss_type=dft and a router's auxiliary loss pass a trained lm_head by."
+            raise ConfigError("train.sft", what, "Leave them out, or lm_head: it would never be trained (trl#4612).")
         if not plain or return_outputs or (self.args.device.type == "cuda" and not self.trained_head):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
@@ -139,21 +129,21 @@ class RunTrainer(Base):
         return by_length(sampler.lengths, sampler.batch_size, self.args.seed) if grouped else sampler
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """One batch, whose loss and token ids are kept for the guards."""
+        """One batch; its loss and token ids are kept for `check_finite`."""
         self.read.append(inputs["input_ids"])
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.losses.append(loss)
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Called once a step, before the optimizer's."""
+        """The norm, called once before each step of the optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
         check_finite(self.state.global_step + 1, self.losses, 0.0 if norm is None else norm, self.read, self.data)
         self.losses, self.read = [], []
         return norm
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The run's own measure; one that a signal cuts is saved as due."""
+        """The run's own measure; after a signal during it, a checkpoint says that it is due."""
         self.evaluation_is_due = True
         try:
             metrics = dict(self.measure())
@@ -197,7 +187,7 @@ class RunTrainer(Base):
 
     def _fill(self, folder: Path) -> None:
         self.store_flos()
-        # with an adapter on lm_head, PEFT would add the base's whole embeddings, and say so
+        # with an adapter on lm_head, PEFT would add the base's embeddings, and warn of it
         self.model.save_pretrained(str(folder), save_embedding_layers=False)
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
@@ -209,21 +199,14 @@ class RunTrainer(Base):
         restore_adapter(self.model, Path(resume_from_checkpoint))
 
 
-def _saver(trainer: Any) -> Any:
-    """The callback, made where transformers may be imported."""
-    from transformers import TrainerCallback
-
-    return type("Saver", (Saver, TrainerCallback), {})(trainer)
-
-
 class Saver:
-    """Decides when to save and when to stop; puts the sums of a resumed training back."""
+    """Decides when to save and when to stop, and restores the sums of a resumed training."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin to count, once the training loop has set its own sums to zero."""
+        """Start the clocks, after the training loop has set its own sums to zero."""
         trainer = self.trainer
         latest = trainer.saving.latest
         trainer.began = trainer.saved_at = time.perf_counter()
@@ -231,14 +214,12 @@ class Saver:
             trainer.evaluate()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint where one is due, and for the end where a signal came."""
-        settings = self.trainer.settings
-        minutes = (time.perf_counter() - self.trainer.saved_at) / 60
-        if settings.save_steps:
-            due = state.global_step % settings.save_steps == 0
+        """Request a checkpoint where one is due, and the end after a signal."""
+        steps, minutes = self.trainer.settings.save_steps, self.trainer.settings.save_minutes
+        if steps:
+            due = state.global_step % steps == 0
         else:
-            due = settings.save_minutes is not None and minutes >= settings.save_minutes
-        last = state.global_step >= state.max_steps
-        keeps = settings.save_steps is not None or settings.save_minutes is not None
-        control.should_save |= due or (last and keeps) or asked() is not None
+            due = minutes is not None and time.perf_counter() - self.trainer.saved_at >= minutes * 60
+        last = state.global_step >= state.max_steps and (steps is not None or minutes is not None)
+        control.should_save |= due or last or asked() is not None
         control.should_training_stop |= asked() is not None

@@ -15,7 +15,7 @@ from lorascope.config.resolution import GROUPED, SAMPLING, optimizer
 from lorascope.config.schema import Device, RunConfig, Scheduler, TrainConfig
 from lorascope.console import Bar
 from lorascope.data.tokenization import TokenizedSplit, check_vocabulary
-from lorascope.errors import ConfigError, LorascopeError, RunError, out_of_memory
+from lorascope.errors import ConfigError, LorascopeError, RunError, first_line, out_of_memory
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS
@@ -36,15 +36,12 @@ KEPT = ("loss", "grad_norm", "learning_rate", "epoch", "num_input_tokens_seen", 
 
 
 def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
-    """A callback that moves the bar a step at a time, and passes on what the trainer logs."""
+    """A callback that advances the bar, and passes to the trackers what the trainer logs."""
     from transformers import TrainerCallback
 
     class ProgressCallback(TrainerCallback):
-        began = 0.0
-        read = 0  # tokens, by earlier sessions
-
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.began, self.read = time.perf_counter(), state.num_input_tokens_seen
+            self.began, self.tokens_before = time.perf_counter(), state.num_input_tokens_seen
             bar.total = state.max_steps
             bar.bar.update(bar.task, total=state.max_steps)
             bar.step(state.global_step, tell=False)
@@ -57,7 +54,7 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
                 return
             values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
             if "loss" in values:
-                speed = (state.num_input_tokens_seen - self.read) / (time.perf_counter() - self.began)
+                speed = (state.num_input_tokens_seen - self.tokens_before) / (time.perf_counter() - self.began)
                 bar.step(0, note=f"loss {values['loss']:.3f}  {speed:.0f} tok/s")
             if values:
                 trackers.log(state.global_step, values)
@@ -65,12 +62,9 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
     return ProgressCallback()
 
 
-SCHEDULERS = {Scheduler.constant: "constant_with_warmup"}  # transformers' plain constant skips the warm-up
-
-
 @dataclass(frozen=True)
 class Trained:
-    """What a training left besides the weights."""
+    """The result of a training besides the weights."""
 
     steps: int
     tokens: int  # read by the model, without padding
@@ -90,17 +84,13 @@ def train_adapter(
     callbacks: list[TrainerCallback],
     warn: Callable[[str], None],
 ) -> Trained:
-    """Train the adapter in place, from its start or exactly where a checkpoint left it.
+    """Train the adapter in place, from its start or exactly from a checkpoint on.
 
     Args:
-        model: a base with its adapter, as `attach` leaves it.
-        train: what is learned.
-        evaluation: what is measured during training, when `train.eval_steps` asks for it.
-        config: resolved; `train.*` decides.
-        saving: of checkpoints.
-        evaluate: measures it; may raise Preempted.
-        callbacks: of transformers' Trainer, for progress and trackers.
-        warn: told of a checkpoint that could not be written.
+        model: a base with its adapter, as `attach` returns it.
+        evaluation: measured during training, if `train.eval_steps` is set.
+        evaluate: measures `evaluation`; may raise Preempted.
+        warn: called with the reason where a checkpoint cannot be written.
 
     Raises:
         ConfigError: when SFTConfig refuses a setting, or the model looks across packed rows.
@@ -109,84 +99,64 @@ def train_adapter(
         Preempted: when a signal asked for it, with the state saved.
     """
     check_vocabulary(train, int(tokenizer.pad_token_id or 0), model)
-    spared = nullcontext if is_reentrant(config.train) else partial(no_gradient_of_inputs, model)
-    with spared():
-        trainer = _build(model, tokenizer, train, evaluation, config, saving.folder, callbacks)
-    adapted_head = has_adapted_head(model) or has_trained_bias(model.get_output_embeddings())
-    trainer.begin(evaluate, train, config.train, saving, adapted_head, warn)
-    latest = saving.latest
-    if latest and latest.meta["finished"]:
-        restore_adapter(model, latest.path)
-        return Trained(**latest.meta["trained"])
-    if config.train.packing:
-        check_packing(trainer, train)
-    going_on = _going_on(latest, trainer) if latest else nullcontext()
-    with deferred(), _refusals(config.train, trainer), going_on, spared():
-        trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
-    stop_if_asked()
-    return Trained(**trainer.trained())
-
-
-def _build(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: TokenizedSplit,
-    evaluation: TokenizedSplit,
-    config: RunConfig,
-    folder: Path,
-    callbacks: list[TrainerCallback],
-) -> Any:
-    """TRL's trainer around the adapter, which stays as it is, in float32."""
-    head = head_hidden(model) if has_adapted_head(model) else nullcontext()
-    with _refusals(config.train), head, _biases_kept(model):
+    frozen_inputs = nullcontext if is_reentrant(config.train) else partial(no_gradient_of_inputs, model)
+    adapted_head = has_adapted_head(model)
+    head = head_hidden(model) if adapted_head else nullcontext()
+    with frozen_inputs(), _setting_errors(config.train), head, _biases_unchanged(model):
         trainer = trainer_class()(
             model=model,
-            args=sft_config(config, folder),
+            args=sft_config(config, saving.folder),
             train_dataset=train.to_dataset(),
             eval_dataset=evaluation.to_dataset() if config.train.eval_steps else None,
             processing_class=tokenizer,
             callbacks=callbacks,
         )
     keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
-    return trainer
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    trained_head = adapted_head or (bias is not None and bool(bias.requires_grad))
+    trainer.begin(evaluate, train, config.train, saving, trained_head, warn)
+    latest = saving.latest
+    if latest and latest.meta["finished"]:
+        restore_adapter(model, latest.path)
+        return Trained(**latest.meta["trained"])
+    if config.train.packing:
+        check_packing(trainer, train)
+    resuming = _resume_errors(latest, trainer) if latest else nullcontext()
+    with deferred(), _setting_errors(config.train, trainer), resuming, frozen_inputs():
+        trainer.train(resume_from_checkpoint=str(latest.path) if latest else None)
+    stop_if_asked()
+    return Trained(**trainer.trained())
 
 
 @contextmanager
-def _refusals(train: TrainConfig, trainer: Any = None) -> Iterator[None]:
-    """What TRL and torch say of a value under `train.sft`, when they meet it before the first step, as our error."""
+def _setting_errors(train: TrainConfig, trainer: Any = None) -> Iterator[None]:
+    """Report TRL's and torch's errors before the first step as a ConfigError, if there are values in `train.sft`."""
     try:
         yield
     except (TypeError, ValueError, LookupError, ImportError, OSError, RuntimeError) as error:
         if not train.sft or out_of_memory(error) or (trainer and trainer.state.global_step):
             raise
-        names = ", ".join(train.sft)
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(
-            "train.sft", f"the trainer refuses one of {names}: {what}", "Mend or leave it out."
-        ) from error
+        what = f"the trainer refuses one of {', '.join(train.sft)}: {first_line(error)}"
+        raise ConfigError("train.sft", what, "Correct it or leave it out.") from error
 
 
 @contextmanager
-def _going_on(latest: Checkpoint, trainer: Any) -> Iterator[None]:
-    """What transformers and torch say of a checkpoint's files, when they read them before the next step, as our error.
-
-    Raises:
-        RunError: with what they said.
-    """
+def _resume_errors(latest: Checkpoint, trainer: Any) -> Iterator[None]:
+    """Report errors of reading a checkpoint's files, before the next step, as a RunError."""
     try:
         yield
     except Exception as error:
         if isinstance(error, LorascopeError) or out_of_memory(error) or trainer.state.global_step > latest.step:
             raise
         what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise RunError(str(latest.path), f"cannot be gone on from: {what}", REMOVE) from error
+        raise RunError(str(latest.path), f"cannot be resumed from: {what}", REMOVE) from error
 
 
 def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
-    """The run's settings in TRL's words.
+    """The run's settings as TRL's.
 
     Raises:
-        ConfigError: with SFTConfig's own complaint.
+        ConfigError: when SFTConfig refuses one.
     """
     import dataclasses
 
@@ -200,7 +170,7 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
             sft[checkpointing] = sft.pop(CHECKPOINTING)
     settings = _settings(config) | {
         "output_dir": str(folder),
-        checkpointing: config.device is Device.cuda,  # where no estimate has said that it fits without
+        checkpointing: config.device is Device.cuda,  # unless an estimate decided that it fits without
     }
     if train.eval_steps:
         settings |= {"eval_strategy": "steps", "eval_steps": train.eval_steps}
@@ -208,13 +178,12 @@ def sft_config(config: RunConfig, folder: Path) -> SFTConfig:
         settings[SAMPLING] = GROUPED
     try:
         return SFTConfig(**settings | sft)
-    except Exception as error:  # each setting is looked at by other code
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError("train.sft", f"SFTConfig refuses it: {what}", "Mend or leave out the setting.") from error
+    except Exception as error:  # each setting is checked by other code
+        what = f"SFTConfig refuses it: {first_line(error)}"
+        raise ConfigError("train.sft", what, "Correct it or leave it out.") from error
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """What a run says of its training, and what is the same for all."""
     train = config.train
     return {
         "learning_rate": train.learning_rate,
@@ -224,7 +193,8 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": train.gradient_accumulation,
         "max_length": train.max_length,
         "packing": train.packing,
-        "lr_scheduler_type": SCHEDULERS.get(train.scheduler, str(train.scheduler)),
+        # transformers' plain constant skips the warm-up
+        "lr_scheduler_type": "constant_with_warmup" if train.scheduler is Scheduler.constant else str(train.scheduler),
         "warmup_steps": train.warmup_ratio,  # transformers 5 reads a number below 1 as a share of the steps
         "logging_steps": train.logging_steps,
         "logging_first_step": True,
@@ -232,7 +202,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         # packed rows have no padding and no mask; non_padding would leave out an end of text that is the padding too
         "include_num_input_tokens_seen": "all" if train.packing else "non_padding",
         "eval_strategy": "no",
-        "save_strategy": "no",  # `loop` saves, so that a checkpoint is whole or not there
+        "save_strategy": "no",  # RunTrainer saves, so that a checkpoint is complete or absent
         "seed": config.seed,
         "data_seed": config.seed,
         "use_cpu": config.device is Device.cpu,
@@ -247,26 +217,17 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 
 def has_adapted_head(model: PeftModel) -> bool:
-    """Whether the adapter has a part on the head that makes logits."""
+    """Whether the head that computes logits has an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return isinstance(model.get_output_embeddings(), BaseTunerLayer)
 
 
-def has_trained_bias(head: Any) -> bool:
-    """Whether the head has a bias of its own that is trained."""
-    bias = getattr(head, "bias", None)
-    return bias is not None and bool(bias.requires_grad)
-
-
 @contextmanager
-def _biases_kept(model: PeftModel) -> Iterator[None]:
+def _biases_unchanged(model: PeftModel) -> Iterator[None]:
     """Keep TRL from rounding trained biases on a quantized base: they would no longer start from the base's."""
-    biases = [
-        (parameter, parameter.data)
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.endswith(".bias")
-    ]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    biases = [(parameter, parameter.data) for name, parameter in trained if name.endswith(".bias")]
     yield
     for parameter, data in biases:
         parameter.data = data
