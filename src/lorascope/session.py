@@ -20,7 +20,8 @@ from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import Size, data_card, data_notes
-from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode
+from lorascope.data.template_notes import renders_date
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode_splits
 from lorascope.planning.run_plan import PlanningCache
 
 if TYPE_CHECKING:
@@ -69,12 +70,16 @@ class Inputs(Data):
             "origin": rows.origin,
             "shape": rows.shape,
             "skipped": len(rows.skipped),
-            "train": _split_entry(self.train),
-            "eval": _split_entry(self.evaluation),
+            "train": _split_entry(self.train) | self._tokens(self.train),
+            "eval": _split_entry(self.evaluation) | self._tokens(self.evaluation),
             "sets": {name: {"rows": len(asked), "hash": rows_hash(asked)} for name, asked in rows.probes.items()},
             "eval_prompts_in_train": len(shared_prompts(rows)),
             "card": data_card(rows, self.train, self.evaluation),
         }
+
+    def _tokens(self, split: TokenizedSplit) -> dict[str, str]:
+        """A hash of the tokens, where equal rows need not make equal ones."""
+        return {"tokens_hash": split.ids_hash} if renders_date(self.base.tokenizer) else {}
 
 
 def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
@@ -83,10 +88,8 @@ def load_data(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Data:
     Raises:
         DataError: when it cannot be read, or has nothing to learn.
     """
-    rows = load_rows(config.dataset)
     skip = config.dataset.on_bad_row is OnBadRow.skip
-    train = encode(rows.train, tokenizer, config.train.max_length, "train", skip=skip)
-    return Data(rows, train, encode(rows.eval, tokenizer, config.train.max_length, "eval", skip=skip))
+    return Data(*encode_splits(load_rows(config.dataset), tokenizer, config.train.max_length, skip=skip))
 
 
 def _split_entry(data: TokenizedSplit) -> dict[str, Any]:
@@ -126,7 +129,7 @@ class Session:
         with waiting(out, "loading data and base"):
             base = self._base_of(config)
             data = self._data_of(config, base)
-        notes = data_notes(data.rows, data.train, data.evaluation)
+        notes = data_notes(data.rows, data.train, data.evaluation, base.tokenizer)
         for note in (*notes, *architecture_notes(base.model.config, config.model)):
             warn(note)
         return Inputs(data.rows, data.train, data.evaluation, base)

@@ -68,7 +68,7 @@ def test_a_stream_gives_the_same_rows_tokens_and_hash(tmp_path, ending):
     assert shared_prompts(stream) == shared_prompts(plain)
     halves = [(rows, encoded(rows), encoded(rows, "eval")) for rows in (plain, stream)]
     assert data_card(*halves[1]) == data_card(*halves[0])
-    assert data_notes(*halves[1]) == data_notes(*halves[0])
+    assert data_notes(*halves[1], make_tokenizer()) == data_notes(*halves[0], make_tokenizer())
 
 
 def test_rows_on_the_disk_are_a_sequence():

@@ -94,7 +94,14 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer with a token to pad with."""
+    """The tokenizer with a token to pad with, and a template that is taken without a name."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and "default" not in templates:
+        raise ModelError(
+            f"model.path={model.path}",
+            f"its tokenizer has several chat templates ({', '.join(templates)}), and none is called default.",
+            "Save the one that is meant as chat_template.jinja in the model's folder.",
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from rich.text import Text
 
 from lorascope.cli import Command
 from lorascope.config.schema import DatasetConfig, OnBadRow, TrainConfig
-from lorascope.data.rows import Row, Rows
+from lorascope.data.rows import Rows
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import data_notes
-from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode_splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,20 +85,15 @@ def summarise(dataset: DatasetConfig, train: TrainConfig, tokenizer: PreTrainedT
     Raises:
         DataError: for whatever would stop the run.
     """
-    rows = load_rows(dataset)
     skip = dataset.on_bad_row is OnBadRow.skip
-
-    def half(found: Sequence[Row], name: str) -> Half:
-        return Half(encode(found, tokenizer, train.max_length, name, skip=skip), tokenizer)
-
-    one, other = half(rows.train, "train"), half(rows.eval, "eval")
+    rows, one, other = encode_splits(load_rows(dataset), tokenizer, train.max_length, skip=skip)
     return DatasetPreview(
         rows=rows,
-        train=one,
-        eval=other,
+        train=Half(one, tokenizer),
+        eval=Half(other, tokenizer),
         max_length=train.max_length,
         batch=train.batch_size * train.gradient_accumulation,
-        notes=data_notes(rows, one.encoded, other.encoded),
+        notes=data_notes(rows, one, other, tokenizer),
     )
 
 

@@ -13,6 +13,7 @@ from lorascope.config.schema import DatasetConfig
 from lorascope.data.files import content_size
 from lorascope.data.rows import Row, Rows, shared_prompts
 from lorascope.data.sources import load_rows
+from lorascope.data.template_notes import template_notes
 from lorascope.data.tokenization import TokenizedSplit, encode_row
 from lorascope.errors import LorascopeError
 
@@ -72,7 +73,9 @@ def _answer_letters(row: Row) -> int:
     return len(row.text) + sum(len(message.content) for message in row.messages if message.role == "assistant")
 
 
-def data_notes(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> list[str]:
+def data_notes(
+    rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
     """Notes on skipped rows, prompts in both splits, rows that are cut and answers that are not learned."""
     notes = []
     if skipped := [*rows.skipped, *train.skipped, *evaluation.skipped]:
@@ -88,7 +91,7 @@ def data_notes(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) ->
                 f"in {encoded.last_answer_only} {half} conversations only the last answer is learned: "
                 "the chat template renders the earlier ones in another way once more is said"
             )
-    return notes
+    return [*notes, *template_notes(rows, tokenizer)]
 
 
 def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.rows import DiskRows, Message, Row, hashed_part, write_tokens
+from lorascope.data.rows import DiskRows, Message, Row, Rows, hashed_part, write_tokens
 from lorascope.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class TokenizedSplit:
     truncated: int = 0  # rows that were cut at max_length
     skipped: tuple[str, ...] = ()  # a line for each row that was cut before its completion, when they are skipped
     last_answer_only: int = 0  # conversations whose earlier answers the template renders in another way
+    refused: frozenset[int] = frozenset()  # rows by number from 0 that the template refuses, when they are skipped
+    ids_hash: str = ""  # of the token ids
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -84,14 +86,21 @@ def encode(
         DataError: naming the first row that has nothing left to learn, or that the chat template refuses.
     """
     bad: list[tuple[str, EncodedRow]] = []
-    digest = hashlib.sha256()
+    refused: dict[int, DataError] = {}
+    digest, ids_digest = hashlib.sha256(), hashlib.sha256()
     truncated = last_answer_only = 0
 
     def encoded_rows() -> Iterator[tuple[list[int], list[int]]]:
         nonlocal truncated, last_answer_only
         for number, row in enumerate(rows, start=1):
             place = row.place or f"{name} row {number}"
-            encoded = encode_row(row, tokenizer, place)
+            try:
+                encoded = encode_row(row, tokenizer, place)
+            except DataError as error:
+                if not skip:
+                    raise
+                refused[number - 1] = error
+                continue
             learned = encoded.learned[:max_length]
             if not any(learned[1:]):
                 bad.append((place, encoded))
@@ -100,6 +109,7 @@ def encode(
             truncated += len(encoded.ids) > max_length
             last_answer_only += encoded.last_answer_only
             ids = encoded.ids[:max_length]
+            ids_digest.update(repr(ids).encode())
             yield ids, [token if one else IGNORED for token, one in zip(ids, learned, strict=True)]
 
     columns: tuple[Any, Any]
@@ -111,8 +121,40 @@ def encode(
         columns = tuple(ids for ids, _ in pairs), tuple(labels for _, labels in pairs)
     if bad and not (skip and len(columns[0])):
         raise _nothing_learned(bad, max_length)
+    if refused and not len(columns[0]):
+        raise next(iter(refused.values()))
     skipped = tuple(f"{place}: its completion begins after {row.start} tokens" for place, row in bad)
-    return TokenizedSplit(columns[0], columns[1], digest.hexdigest()[:16], truncated, skipped, last_answer_only)
+    skipped += tuple(f"{error.place}: {error.what}" for error in refused.values())
+    return TokenizedSplit(
+        columns[0], columns[1], digest.hexdigest()[:16], truncated, skipped, last_answer_only, frozenset(refused),
+        ids_digest.hexdigest()[:16],
+    )  # fmt: skip
+
+
+def encode_splits(
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int, *, skip: bool = False
+) -> tuple[Rows, TokenizedSplit, TokenizedSplit]:
+    """Both splits as `encode` gives them, and the rows without those that the chat template refuses.
+
+    Raises:
+        DataError: as `encode` does.
+    """
+    train = encode(rows.train, tokenizer, max_length, "train", skip=skip)
+    evaluation = encode(rows.eval, tokenizer, max_length, "eval", skip=skip)
+    kept = dataclasses.replace(rows, train=_without(rows.train, train), eval=_without(rows.eval, evaluation))
+    return kept, train, evaluation
+
+
+def _without(rows: Sequence[Row], encoded: TokenizedSplit) -> Sequence[Row]:
+    if not encoded.refused:
+        return rows
+    left = (row for number, row in enumerate(rows) if number not in encoded.refused)
+    if not isinstance(rows, DiskRows):
+        return tuple(left)
+    kept = DiskRows()
+    for row in left:
+        kept.append(row)
+    return kept
 
 
 def check_vocabulary(data: TokenizedSplit, pad_id: int, model: Any) -> None:
@@ -155,7 +197,7 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
         ids = tokenizer(row.text if row.text.endswith(eos) else row.text + eos)["input_ids"]
         return EncodedRow(ids, [True] * len(ids))
     try:
-        if row.every_answer and tokenizer.chat_template and GENERATION_MARK.search(tokenizer.chat_template):
+        if is_marked(row, tokenizer):
             turns = [message._asdict() for message in row.messages]
             marked = tokenizer.apply_chat_template(
                 turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
@@ -165,9 +207,34 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
     except Exception as error:  # a template raises whatever its author chose
         raise DataError(
             place,
-            f"the chat template refuses it: {str(error).strip() or type(error).__name__}",
-            "Correct the row's turns, or the template in the model's folder.",
+            f"the chat template refuses it{_turn_order(row)}: {str(error).strip() or type(error).__name__}",
+            "Correct the row's turns, or the template in the model's folder; or dataset.on_bad_row=skip.",
         ) from error
+
+
+def _turn_order(row: Row) -> str:
+    """What is unusual about the order of the turns."""
+    roles = [message.role for message in row.messages if message.role != "system"]
+    if roles[:1] == ["assistant"]:
+        return ", whose first message is the assistant's"
+    twice = next((role for role, other in pairwise(roles) if role == other), None)
+    return f", which has two messages of the {twice} in a row" if twice else ""
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template; of several named ones, the one called default, which transformers takes too."""
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def is_marked(row: Row, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template's generation marks say what of the row is learned."""
+    return row.every_answer and bool(GENERATION_MARK.search(template_of(tokenizer) or ""))
+
+
+def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids up to where the last answer begins."""
+    return _render(row.messages[:-1], tokenizer, ask=True)
 
 
 def _by_prefixes(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.data.prompts import Choices
+from lorascope.data.template_notes import closing_tokens
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import out_of_memory
 from lorascope.evaluation.loss import item_losses
@@ -97,14 +98,28 @@ def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Seque
     return THOUGHT.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
 
 
+def unwrapped(text: str, completion: str, answer: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """An answer without what the chat template writes around every answer besides special tokens: a channel's name.
+
+    Args:
+        text: as the model wrote it.
+        completion: the right answer, as the data have it.
+        answer: the same as the template renders it, in token ids.
+    """
+    rendered = _text(answer, tokenizer, [token for token, _ in closing_tokens(answer, tokenizer)][:1])
+    before, found, after = rendered.partition(completion.strip())
+    if not found or not (before.strip() or after.strip()):
+        return text
+    return text.strip().removeprefix(before.strip()).removesuffix(after.strip())
+
+
 def ends_of(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """The tokens that end an answer: the tokenizer's and the model's own, and a special one that all answers share."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])} - {None}
-    special = set(tokenizer.all_special_ids)
     if answers:
-        # an end-of-turn token, which a template puts behind every answer
-        found |= set.intersection(*(special.intersection(answer) for answer in answers))
+        # an end-of-turn token, which a template puts behind every answer; others may stand before or in an answer
+        found |= set.intersection(*({token for token, _ in closing_tokens(answer, tokenizer)} for answer in answers))
     return tuple(sorted(found))
 
 

@@ -12,7 +12,7 @@ from lorascope.config.schema import EvaluationConfig
 from lorascope.data.prompts import Question, choices, questions
 from lorascope.data.rows import Rows, some
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
-from lorascope.evaluation.answers import ends_of, generate, score_choices
+from lorascope.evaluation.answers import ends_of, generate, score_choices, unwrapped
 from lorascope.evaluation.loss import Loss, item_losses
 from lorascope.evaluation.metrics import Answer, Needs, TaskMetric, interval, value_of
 
@@ -135,7 +135,10 @@ class Suite:
                 for one, each in zip(found, scores, strict=True)
             ]
         if self._asks(name, Needs.text):
-            written = self._written(model, asked, batch)
+            written = [
+                unwrapped(text, question.row.completion, question.answer, self.tokenizer)
+                for text, question in zip(self._written(model, asked, batch), asked, strict=True)
+            ]
             found = [dataclasses.replace(one, text=text) for one, text in zip(found, written, strict=True)]
         if self._asks(name, Needs.loss):
             losses = self._losses(model, asked, known, pad_id, batch)

@@ -93,6 +93,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
         "train_data": data["train"]["hash"],
         "eval_data": data["eval"]["hash"],
         **{f"{name}_data": one["hash"] for name, one in data.get("sets", {}).items()},
+        **{f"{name}_tokens": data[name]["tokens_hash"] for name in ("train", "eval") if "tokens_hash" in data[name]},
         "train_supervised_tokens": data["train"]["supervised_tokens"],
         "eval_supervised_tokens": data["eval"]["supervised_tokens"],
     }
