@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lorascope.base.loading import base_folder, quantized_modules
 from lorascope.config.schema import RunConfig
+from lorascope.config.variables import check_variables
 from lorascope.console import Bar, importing, waiting, warn
 from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss
@@ -57,6 +58,7 @@ def execute(config: RunConfig, out: Console | None = None, session: Session | No
         Preempted: when a signal asked the run to end.
     """
     report = RunReporter(out)
+    check_variables()
     config = resolve_config(config)
     if not config.dry_run and not config.overwrite and (done := find_done(config)):
         report.found_done(done)

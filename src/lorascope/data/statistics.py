@@ -79,7 +79,8 @@ def data_notes(
     """Notes on skipped rows, prompts in both splits, rows that are cut and answers that are not learned."""
     notes = []
     if skipped := [*rows.skipped, *train.skipped, *evaluation.skipped]:
-        notes.append(f"{len(skipped)} bad rows are skipped; the first: {skipped[0]}")
+        what = "bad row is" if len(skipped) == 1 else "bad rows are"
+        notes.append(f"{len(skipped)} {what} skipped; the first: {skipped[0]}")
     if shared := shared_prompts(rows):
         first = shared[0].prompt[:60]
         notes.append(f"{len(shared)} of {len(rows.eval)} eval prompts are in the train half too; the first: {first!r}")

@@ -207,7 +207,7 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
     except Exception as error:  # a template raises whatever its author chose
         raise DataError(
             place,
-            f"the chat template refuses it{_turn_order(row)}: {str(error).strip() or type(error).__name__}",
+            f"the chat template refuses this row{_turn_order(row)}: {str(error).strip() or type(error).__name__}",
             "Correct the row's turns, or the template in the model's folder; or dataset.on_bad_row=skip.",
         ) from error
 
@@ -216,9 +216,9 @@ def _turn_order(row: Row) -> str:
     """What is unusual about the order of the turns."""
     roles = [message.role for message in row.messages if message.role != "system"]
     if roles[:1] == ["assistant"]:
-        return ", whose first message is the assistant's"
+        return " (its first message is the assistant's)"
     twice = next((role for role, other in pairwise(roles) if role == other), None)
-    return f", which has two messages of the {twice} in a row" if twice else ""
+    return f" (two messages of the {twice} in a row)" if twice else ""
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from lorascope.config.schema import RunConfig, as_dict
+from lorascope.config.variables import numerics
 from lorascope.records.environment import redact
 
 # settings that change what is printed or where it is stored, not what is trained
@@ -27,7 +28,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     settings["target"]["name"] = _choice(config)
     for key in ("save_steps", "save_minutes", "keep_best"):
         del settings["train"][key]
-    return _changed(settings, as_dict(RunConfig()))
+    force = {"environment": dict(numerics())} if numerics() else {}
+    return _changed(settings, as_dict(RunConfig())) | force
 
 
 def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -97,4 +99,6 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
         "train_supervised_tokens": data["train"]["supervised_tokens"],
         "eval_supervised_tokens": data["eval"]["supervised_tokens"],
     }
+    if numerics():
+        parts["environment"] = " ".join(f"{name}={value}" for name, value in numerics().items())
     return parts | {"hash": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lorascope.config.schema import RunConfig
+from lorascope.config.variables import check_variables
 from lorascope.console import console, warn
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
@@ -60,6 +61,7 @@ def conduct(config: RunConfig, door: Door, out: Console | None = None) -> None:
         RunError: at the end, when runs failed.
     """
     out = out or console()
+    check_variables()
     made = design(config.study, door.compose)
     Conductor(config, made, door, out).run()
 

@@ -76,10 +76,11 @@ class Wandb:
 
     def _description(self, record: RunRecord) -> dict[str, Any]:
         """The arguments of `wandb.init` that describe the run."""
-        config, logger = record.config, record.config["logger"]
+        config = record.config
+        group, tags = account.group_and_tags(config)
         more = {"run_id": record.run_id, "plan": record.plan_totals(), "environment": record.environment}
-        tags = [*logger["tags"], config["target"]["name"], config["model"]["name"]]
-        return {"name": record.name, "group": logger["group"], "tags": tags, "config": config | more}
+        tags = [*tags, config["target"]["name"], config["model"]["name"]]
+        return {"name": record.name, "group": group, "tags": tags, "config": config | more}
 
     def _start(self, record: RunRecord) -> Any:
         """Start the W&B run, offline when it cannot be online."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import netrc
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lorascope.config.schema import WandbConfig
 from lorascope.records.record import RunRecord, write_text
 from lorascope.records.store import WANDB_RUN
 
@@ -45,9 +47,29 @@ def run_identity(folder: Path, project: str, entity: str | None) -> dict[str, An
     """
     if known := read_state(folder):
         return {name: known[name] for name in IDENTITY} | {"resume": "allow"}
-    fresh = {"id": secrets.token_hex(4), "project": project, "entity": entity}
+    if project == WandbConfig.project:  # nobody has set it
+        project = os.environ.get("WANDB_PROJECT") or project
+    entity = entity or os.environ.get("WANDB_ENTITY") or None
+    fresh = {"id": _given_id() or secrets.token_hex(4), "project": project, "entity": entity}
     update_state(folder, **fresh)
     return fresh
+
+
+@functools.cache
+def _ids() -> list[str]:
+    """WANDB_RUN_ID, for the first run of this process: a second one is another run."""
+    return [os.environ["WANDB_RUN_ID"]] if os.environ.get("WANDB_RUN_ID") else []
+
+
+def _given_id() -> str:
+    return _ids().pop() if _ids() else ""
+
+
+def group_and_tags(config: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+    """The group and the tags of the config, and those of W&B's own variables."""
+    logger, more = config["logger"], os.environ.get("WANDB_TAGS", "").split(",")
+    group = logger["group"] or os.environ.get("WANDB_RUN_GROUP") or None
+    return group, [*logger["tags"], *(tag.strip() for tag in more if tag.strip())]
 
 
 def read_state(folder: Path) -> dict[str, Any]:

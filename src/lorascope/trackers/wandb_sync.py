@@ -14,7 +14,7 @@ from lorascope.records.record import FILE, RunRecord, read_record
 from lorascope.records.store import WANDB, claim, is_at_work
 from lorascope.trackers.local import read_history
 from lorascope.trackers.wandb import STEP, Wandb
-from lorascope.trackers.wandb_account import bound_table, read_state, update_state
+from lorascope.trackers.wandb_account import bound_table, group_and_tags, read_state, update_state
 
 
 class WandbStudy(Wandb):
@@ -36,7 +36,7 @@ class WandbStudy(Wandb):
         """Log nothing: a study has no modules."""
 
     def _description(self, record: RunRecord) -> dict[str, Any]:
-        group, tags = record.config["logger"]["group"], list(record.config["logger"]["tags"])
+        group, tags = group_and_tags(record.config)
         kind = {"job_type": "study", "config": {"study": self.study}}
         return {"name": str(self.study["name"]), "group": group, "tags": tags} | kind
 

@@ -1,0 +1,74 @@
+"""Environment variables that would change a run without being in its config: refused, or part of its identity."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping, MutableMapping
+
+from lorascope.errors import ConfigError
+
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+PLACES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+# what accelerate's launcher hands over to its processes, and where the same is set here
+LAUNCHER = re.compile(r"(ACCELERATE|FSDP|PARALLELISM_CONFIG|MEGATRON_LM)_\w+|XLA_(USE|DOWNCAST)_BF16|USE_TORCH_XLA")
+HARMLESS = ("ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE", "ACCELERATE_ENABLE_RICH", "ACCELERATE_CPU_AFFINITY")
+SETTINGS = {
+    "ACCELERATE_MIXED_PRECISION": "model.dtype", "ACCELERATE_USE_CPU": "device", "ACCELERATE_TORCH_DEVICE": "device",
+    "ACCELERATE_DOWNCAST_BF16": "model.dtype", "ACCELERATE_DYNAMO_BACKEND": "train.sft.torch_compile_backend",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "train.gradient_accumulation",
+    "ACCELERATE_GRADIENT_CLIPPING": "train.sft.max_grad_norm",
+}  # fmt: skip
+OFF = ("", "0", "no", "none", "false", "off")
+# how torch and its libraries compute: other values, other last digits or more
+NUMERICS = (
+    "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA",
+    "FLASH_ATTENTION_DETERMINISTIC", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TRANSFORMERS_DISABLE_DEEPGEMM_LINEAR", "TRANSFORMERS_SDPA_FORCE_GQA", "TRITON_F32_DEFAULT", "USE_HUB_KERNELS",
+)  # fmt: skip
+
+
+def check_variables(variables: MutableMapping[str, str] = os.environ) -> None:
+    """Refuse what would make many processes of one run, or change its training, and forget a launcher of one process.
+
+    Raises:
+        ConfigError: naming the variable and the setting in its place.
+    """
+    for name in SIZES:
+        size = variables.get(name, "").strip()
+        if size not in ("", "0", "1"):
+            names = " ".join(dict.fromkeys(one for one in (name, *PLACES) if one in variables))
+            raise ConfigError(
+                f"{name}={size}",
+                "asks for several processes; a run is one process.",
+                f"Start it without a launcher: unset {names}",
+            )
+    for name in PLACES:  # else torch waits for others that never come
+        variables.pop(name, None)
+    for name in sorted(variables):
+        value = variables[name].strip()
+        asks = value not in ("", "1") if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" else _asks(name, value)
+        if LAUNCHER.fullmatch(name) and name not in HARMLESS and asks:
+            setting = f" and set {SETTINGS[name]}" if name in SETTINGS else ""
+            raise ConfigError(f"{name}={value}", "would change the training unseen.", f"unset {name}{setting}")
+
+
+def _asks(name: str, value: str) -> bool:
+    """Whether a launcher's variable asks for anything: a 1 does where it is a switch."""
+    return value.lower() not in OFF and not (value == "1" and name.endswith(("_PROCESSES", "_SIZE")))
+
+
+@functools.cache
+def numerics() -> Mapping[str, str]:
+    """The variables in force that change how torch computes; as they were when this process first asked.
+
+    Libraries set some of them later, by the settings of a run.
+    """
+    return numerics_of(os.environ)
+
+
+def numerics_of(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of `variables` that change how torch computes."""
+    return {name: variables[name].strip() for name in NUMERICS if variables.get(name, "").strip()}
