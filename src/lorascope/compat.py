@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -108,6 +109,19 @@ def taken_for_experts(model_type: str) -> set[str]:
 
     kind = conversion._MODEL_TO_CONVERSION_PATTERN.get(model_type, "")
     return set(conversion._MOE_TARGET_MODULE_MAPPING.get(kind, {}))
+
+
+def refused_by_peft(model_type: str, name: str) -> str:
+    """Why PEFT takes no LoRA for modules of this name in models of this type; empty where it takes one."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check
+
+    model: Any = SimpleNamespace(config=SimpleNamespace(model_type=model_type))
+    try:
+        check(LoraConfig(), model, name)
+    except ValueError as error:
+        return str(error).partition(". ")[0]
+    return ""
 
 
 def low_rank(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,7 +36,7 @@ from lorascope.trackers import Trackers, check_installed, open_trackers
 from lorascope.training import resume
 from lorascope.training.checkpoints import Checkpoint, Saving, thin_out
 from lorascope.training.sft_trainer import trainer_class
-from lorascope.training.trainer import Trained, progress_callback, train_adapter
+from lorascope.training.trainer import Trained, nothing_learned, progress_callback, train_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -141,6 +141,9 @@ def _make(run: Run, session: Session) -> None:
         run.ended("eval_seconds")
         model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
         _complete(run, measure, before, after, trained)
+        losses = (found.scores[EVAL_LOSS.name].value for found in (before, after))
+        if why := nothing_learned(model, run.config.train, trained.steps, *losses):
+            record.notes.append(why)
         measure.keep_answers(before, after, run.folder, warn)
         _log(run, trackers, trained.steps + 1, after)
         record.status = Status.done
@@ -150,6 +153,8 @@ def _make(run: Run, session: Session) -> None:
     finally:
         trackers.finish(record)
     report.notes(trackers.notes)
+    for note in record.notes:
+        warn(note)
 
 
 def _place(run: Run, inputs: Inputs, prompts: list[dict[str, Any]]) -> Start | None:

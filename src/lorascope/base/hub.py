@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import re
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.config.schema import ModelConfig
+from lorascope.config.validation import is_local
 from lorascope.errors import ModelError, out_of_memory
 
 INDEX = "model.safetensors.index.json"
@@ -198,3 +201,32 @@ def first_line(error: Exception) -> str:
     """What an error says, without what it explains."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+# of a model's folder, what a run reads
+READ = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "*.safetensors", "*.bin", "*.gguf")
+
+
+def folder_hash(model: ModelConfig) -> str | None:
+    """A hash over the files of a local model, so that an edited template or weight makes another run; 16 hex digits."""
+    folder = Path(os.path.expanduser(model.path or ""))
+    if model.package or not is_local(model.path or "") or not folder.is_dir():
+        return None
+    files = {
+        file
+        for pattern in READ
+        for place in (".", "additional_chat_templates")
+        for file in (folder / place).glob(pattern)
+    }
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(folder)}:{_file_hash(str(file), stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _file_hash(file: str, size: int, changed: int) -> str:
+    """Once a process for a file of this size and time."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -122,6 +122,7 @@ class ModelConfig:
     learning_rate: float = 2e-4
     architecture: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)  # role -> module, for a model whose names tell nothing
+    content: str | None = None  # hash of a local folder's files, filled in when they are found
     trust_remote_code: bool = False  # run the code that the model brings along: from the hub at a pinned commit only
 
     @property

@@ -137,6 +137,9 @@ def _train_problems(train: TrainConfig) -> Iterator[ConfigError]:
     yield from _must("train.learning_rate", rate, rate == 0 or _above(rate, 0), "be >= 0", "2e-4 is usual for 7B.")
     yield from _must("train.epochs", epochs, _above(epochs, 0), "be > 0", "For example train.epochs=1.")
     yield from _must("train.warmup_ratio", ratio, 0 <= ratio < 1, "be in [0, 1)", "0.05 is usual.")
+    if train.keep_best and train.eval_steps is None:
+        remedy = "Say how often the eval loss is measured: train.eval_steps=50"
+        yield ConfigError("train.keep_best", "must come with train.eval_steps: the best is chosen among them.", remedy)
     if train.group_by_length and train.packing:
         yield _clash("train.group_by_length", "train.packing, which leaves no padding")
     for key, low, remedy in (

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from lorascope.compat import unquantized_modules
+from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, map_modules
 from lorascope.targets.roles import FFN_PLACE, place_of
 from lorascope.targets.weights import weights_of
@@ -268,3 +269,36 @@ def _first(config: Any, names: tuple[str, ...]) -> int | None:
     """The first of these settings that is a number above 0."""
     values = (getattr(config, name, None) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
+
+
+def learned_positions(model: Any) -> int | None:
+    """How many positions a model has a vector for; None where positions are computed."""
+    import torch
+
+    for name, module in model.named_modules():
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and ("position" in leaf or leaf == "wpe"):
+            # OPT and its kin count from 2
+            return int(module.num_embeddings - getattr(module, "offset", 0))
+    return None
+
+
+def check_positions(model: Any, longest: int | None, max_length: int) -> None:
+    """Refuse rows that are longer than the positions that a model has learned.
+
+    Args:
+        model: on the meta device.
+        longest: tokens of the longest row; None where it is not known.
+        max_length: `train.max_length`, at which rows are cut.
+
+    Raises:
+        PlanError: with the length that fits.
+    """
+    known = learned_positions(model)
+    if known is not None and longest is not None and min(longest, max_length) > known:
+        raise PlanError(
+            "train.max_length",
+            f"must be <= {known}, the positions that this model has (got {max_length}; the longest row has {longest} "
+            "tokens).",
+            f"Cut rows there: train.max_length={known}",
+        )

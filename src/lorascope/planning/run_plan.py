@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorascope.base.hub import folder_hash
 from lorascope.base.loading import tokenizer_at_hand
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import Device, ModelConfig, RunConfig
@@ -17,6 +18,7 @@ from lorascope.formats import megabytes
 from lorascope.planning.compute import ComputeEstimate, estimate_compute
 from lorascope.planning.fit import Suggestion, suggestions, with_checkpointing
 from lorascope.planning.memory import MemoryEstimate, estimate_memory
+from lorascope.planning.model_dims import check_positions
 from lorascope.records.environment import free_gpu_bytes, gpu_bytes
 from lorascope.records.store import find_done
 from lorascope.targets.adapter_parts import check_init
@@ -45,7 +47,8 @@ def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig
         config = resolve(config, device)
     # hashes of the files that decide what is learned and how it is judged
     dataset = dataclasses.replace(pin(config.dataset), metrics=pin_metrics(config.dataset.metrics))
-    return dataclasses.replace(config, dataset=dataset)
+    model = dataclasses.replace(config.model, content=folder_hash(config.model))
+    return dataclasses.replace(config, model=model, dataset=dataset)
 
 
 class PlanningCache:
@@ -149,9 +152,11 @@ def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memor
         LorascopeError: when the run cannot be made so.
     """
     cache = cache or PlanningCache()
-    done = None if config.overwrite else find_done(config)
     modules, model = cache.model(config.model)
-    plan = RunPlan(config, modules, model, cache.size(config), done)
+    size = cache.size(config)
+    check_positions(model, size.longest if size else None, config.train.max_length)
+    done = None if config.overwrite else find_done(config)
+    plan = RunPlan(config, modules, model, size, done)
     if config.target.auto.method is not None:
         return plan
     return with_target(plan, plan_targets(config.target, modules), gpu_memory)

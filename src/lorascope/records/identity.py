@@ -82,7 +82,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
     """
     parts = {
         "model": config.model.path or config.model.package,
-        "revision": revision,
+        "revision": config.model.content or revision,
         "quantization": str(config.quantization.scheme),
         "double_quant": config.quantization.double_quant,
         "quantized_modules": quantized_modules,

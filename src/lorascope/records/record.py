@@ -89,6 +89,7 @@ class RunRecord:
     data: dict[str, Any] = field(default_factory=dict)
     fingerprint: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a reader of the result must know
     sessions: list[dict[str, Any]] = field(default_factory=list)  # when it was at work; from_step where it went on
     schema_version: int = SCHEMA_VERSION
 

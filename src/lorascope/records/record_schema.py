@@ -61,6 +61,7 @@ Record = _table(
     data=dict[str, Any],
     fingerprint=_table(hash=Text),
     environment=_table(packages=dict[str, Any]),
+    notes=list[str],
     sessions=list[_table(started=Text)],  # type: ignore[misc]
 )
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from lorascope.compat import refused_by_peft
 from lorascope.config.schema import Ranks, TargetConfig, amount, from_dict
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap
@@ -27,7 +28,24 @@ def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
             "The run itself decides, shows and records it; a named strategy can be planned now: target=qv_ffn",
         )
     strategy, budget = fit_budget(strategy, modules)
-    return lay(strategy, cover(strategy, modules), modules, budget)
+    plan = lay(strategy, cover(strategy, modules), modules, budget)
+    check_taken(plan, modules)
+    return plan
+
+
+def check_taken(plan: TargetPlan, modules: ModuleMap) -> None:
+    """Refuse modules that PEFT does not adapt in models of this type.
+
+    Raises:
+        PlanError: naming the first of them.
+    """
+    for leaf, one in {module.module.rpartition(".")[2]: module for module in plan.modules}.items():
+        if refused_by_peft(modules.model_type, leaf):
+            raise PlanError(
+                f"target: {one.module}",
+                f"PEFT takes no LoRA on {leaf} in a model of type {modules.model_type}.",
+                f"Leave it out: target.modules.{leaf}=null, or the role {one.projection.role}.",
+            )
 
 
 def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig, dict[str, Any]]:

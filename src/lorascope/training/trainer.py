@@ -216,6 +216,29 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def nothing_learned(model: PeftModel, train: TrainConfig, steps: int, before: float, after: float) -> str:
+    """Why a training has left the model as it was; empty where it has not.
+
+    Args:
+        model: with its trained adapter.
+        steps: of the optimizer.
+        before: the eval loss of the base.
+        after: the same with the adapter.
+    """
+    # B starts at zero, so the adapter has no effect until one of its numbers moves
+    moved = any(
+        bool(value.any()) for name, value in model.named_parameters() if "lora_B" in name or "embedding_B" in name
+    )
+    if before != after:
+        return ""
+    why = "the eval loss is that of the base" if moved else "all B matrices are zero"
+    if train.learning_rate == 0:
+        why += "; train.learning_rate is 0"
+    elif steps * train.warmup_ratio <= 1 and steps == 1:
+        why += "; the only step was at rate 0, where the warm-up begins: train.warmup_ratio=0 or more steps"
+    return f"nothing was learned: {why}"
+
+
 def has_adapted_head(model: PeftModel) -> bool:
     """Whether the head that computes logits has an adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
