@@ -25,8 +25,8 @@ from lorascope.compat import keep_text_of_yaml
 from lorascope.config.hints import choices_of, suggest
 from lorascope.config.hints import config_dir as config_dir  # the door knows where the shipped configs are
 from lorascope.config.override_errors import explain, explain_reading, explain_value
-from lorascope.config.resolution import check_sft
 from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
+from lorascope.config.sft_settings import check_sft
 from lorascope.config.text_values import check_part, keep_text, text_names
 from lorascope.config.validation import check, check_dataset, check_target
 from lorascope.data.sources import check_options

@@ -1,7 +1,8 @@
 import pytest
 
+import sft_settings
 from lorascope.compose import compose
-from lorascope.config.resolution import ELSEWHERE, check_sft, sft_fields
+from lorascope.config.sft_settings import ELSEWHERE, WITHOUT_EFFECT, check_sft, sft_fields
 from lorascope.errors import ConfigError
 from lorascope.training.trainer import sft_config
 
@@ -25,7 +26,7 @@ def test_a_setting_made_in_two_places_is_refused(name):
         ("dataloader_num_workers=true", "It takes: int"),
         ("dataloader_num_workers=null", "It takes: int"),
         ("weight_decay=.inf", "It takes: float"),
-        ("dataset_kwargs=3", r"It takes: dict.*None"),
+        ("neftune_noise_alpha=loud", r"It takes: float.*None"),
     ],
 )
 def test_a_wrong_name_or_kind_is_refused(word, says):
@@ -51,3 +52,26 @@ def test_checkpointing_has_the_name_that_the_installed_transformers_gives_it(tmp
     config = compose(["device=cpu", f"train.sft.activation_checkpointing={str(said).lower()}"])
     args = sft_config(config, tmp_path)
     assert bool(getattr(args, "activation_checkpointing", args.gradient_checkpointing)) is said
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
+def test_a_setting_that_would_have_no_effect_is_refused(name):
+    if name not in sft_fields():
+        pytest.skip("the installed SFTConfig has no such field")
+    with pytest.raises(ConfigError, match=rf"train.sft.{name}: would have no effect|train.sft.{name} would have"):
+        compose([f"train.sft.{name}=null"])
+
+
+def test_every_setting_without_effect_is_one_of_trls():
+    assert len(set(WITHOUT_EFFECT) - set(sft_fields())) <= 1  # local_rank comes and goes
+
+
+def test_the_page_of_settings_is_up_to_date():
+    assert sft_settings.PAGE.read_text() == sft_settings.page()
+
+
+@pytest.mark.parametrize("words", [["train.keep_best=true"], ["train.keep_best=true", "train.eval_steps=null"]])
+def test_the_best_needs_something_to_choose_among(words):
+    with pytest.raises(ConfigError, match=r"train.keep_best must come with train.eval_steps"):
+        compose(words)
+    assert compose([*words, "train.eval_steps=5"]).train.keep_best

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from helpers import make_model, run_train
 from lorascope.compose import compose
-from lorascope.config.resolution import sft_fields
 from lorascope.config.schema import RunConfig
+from lorascope.config.sft_settings import sft_fields
 from lorascope.errors import ConfigError, PlanError
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules

@@ -1,16 +1,10 @@
-"""Settings that the machine or TRL decides: every `auto`, and the names under `train.sft`."""
+"""Decide every `auto` by the machine."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
-import math
-import typing
-from types import NoneType, UnionType
-from typing import Any
 
-from lorascope.config.schema import Device, Dtype, RunConfig, Scheme, TrainConfig
+from lorascope.config.schema import Device, Dtype, RunConfig, Scheme
 from lorascope.errors import ConfigError
 
 
@@ -79,91 +73,3 @@ def _computes_in_bfloat16(device: Device) -> bool:
     if device is Device.mps:
         return True
     return torch.backends.mkldnn.is_available() and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-
-
-# SFTConfig's name -> the setting here that decides it
-ELSEWHERE = {
-    "learning_rate": "train.learning_rate",
-    "num_train_epochs": "train.epochs",
-    "max_steps": "train.max_steps",
-    "per_device_train_batch_size": "train.batch_size",
-    "gradient_accumulation_steps": "train.gradient_accumulation",
-    "max_length": "train.max_length",
-    "packing": "train.packing",
-    "warmup_steps": "train.warmup_ratio",
-    "lr_scheduler_type": "train.scheduler",
-    "eval_steps": "train.eval_steps",
-    "eval_strategy": "train.eval_steps",
-    "save_steps": "train.save_steps",
-    "save_strategy": "train.save_steps",
-    "logging_steps": "train.logging_steps",
-    "logging_strategy": "train.logging_steps",
-    "seed": "seed",
-    "data_seed": "seed",
-    "output_dir": "runs_dir",
-    "report_to": "logger",
-    "run_name": "logger",
-    "project": "logger.wandb.project",
-    "use_cpu": "device",
-    "bf16": "model.dtype",
-    "fp16": "model.dtype",
-    "trust_remote_code": "model",
-    "model_init_kwargs": "model",
-    "gradient_checkpointing": "train.sft.activation_checkpointing",
-    "gradient_checkpointing_kwargs": "train.sft.activation_checkpointing_kwargs",
-}
-SAMPLING, GROUPED = "train_sampling_strategy", "group_by_length"  # SFTConfig's; its other values stay the user's
-# these would send the run away, or put a token into its record
-HUB = ("push_to_hub", "hub_")
-PLAIN = {bool, int, float, str, dict, list, NoneType}  # other kinds are left to SFTConfig
-
-
-@functools.cache
-def sft_fields() -> dict[str, Any]:
-    """SFTConfig's fields and their types."""
-    from lorascope.console import hush
-
-    hush()
-    from trl import SFTConfig
-
-    return {field.name: field.type for field in dataclasses.fields(SFTConfig)}
-
-
-def check_sft(train: TrainConfig) -> None:
-    """Refuse a name that SFTConfig lacks, a value of another kind, a setting made elsewhere, and the hub's.
-
-    Raises:
-        ConfigError: for the first of these.
-    """
-    for name, value in train.sft.items():
-        key = f"train.sft.{name}"
-        if name in ELSEWHERE:
-            raise ConfigError(key, "would make one setting in two places.", f"Set {ELSEWHERE[name]} instead.")
-        if name.startswith(HUB):
-            raise ConfigError(
-                key,
-                "is not taken: a run stays on this machine, and its record must hold no token.",
-                "Set HF_TOKEN in the environment; send the adapter's folder later with: hf upload",
-            )
-        if name == "packing_strategy" and value == "wrapped":
-            raise ConfigError(key, "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true")
-        if name == SAMPLING and (value == GROUPED or train.group_by_length):
-            raise ConfigError(key, "would make one setting in two places.", "Set train.group_by_length instead.")
-        if name not in sft_fields():
-            near = difflib.get_close_matches(name, sft_fields(), n=1)
-            hint = f"Did you mean train.sft.{near[0]}?" if near else "Its names are those of TRL's SFTConfig."
-            hint = f"Did you mean train.{name}?" if hasattr(train, name) else hint
-            raise ConfigError(key, f"SFTConfig has no '{name}'.", hint)
-        kind = sft_fields()[name]
-        if not _fits(value, kind):
-            said = kind.__name__ if isinstance(kind, type) else kind
-            raise ConfigError(key, f"{value!r} is not what SFTConfig takes.", f"It takes: {said}.")
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value fits an annotation of plain kinds."""
-    union = typing.get_origin(annotation) in (typing.Union, UnionType)
-    kinds = {typing.get_origin(one) or one for one in (typing.get_args(annotation) if union else (annotation,))}
-    if not kinds <= PLAIN or (isinstance(value, int) and not isinstance(value, bool) and float in kinds):
-        return True
-    return type(value) in kinds and not (isinstance(value, float) and not math.isfinite(value))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import head_hidden, no_gradient_of_inputs
-from lorascope.config.resolution import GROUPED, SAMPLING, optimizer
+from lorascope.config.resolution import optimizer
 from lorascope.config.schema import Device, RunConfig, Scheduler, TrainConfig
+from lorascope.config.sft_settings import GROUPED, SAMPLING
 from lorascope.console import Bar
 from lorascope.data.tokenization import TokenizedSplit, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, first_line, out_of_memory
