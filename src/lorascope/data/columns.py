@@ -179,15 +179,19 @@ def _answer(raw: Mapping[str, Any], form: RowFormat) -> str:
 
 def class_name(value: Any, labels: Sequence[str]) -> str | None:
     """The class that a value names: its text, or for true, false and numbers what is written so."""
+    if isinstance(value, str) and value.strip() in labels:
+        return value.strip()
+    value = _switch(value)
     if isinstance(value, bool):
         return next((label for label in labels if label.casefold() == str(value).casefold()), None)
     if isinstance(value, int | float):
         return next((label for label in labels if _number(label) == value), None)
-    return value.strip() if isinstance(value, str) and value.strip() in labels else None
+    return None
 
 
 def class_index(value: Any, labels: Sequence[str]) -> int | None:
     """The class that a value counts to from 0; true and false count where there are two."""
+    value = _switch(value)
     if isinstance(value, bool):
         return int(value) if len(labels) == 2 else None
     number = _number(value) if isinstance(value, str) else value
@@ -205,6 +209,11 @@ def counts_classes(values: Sequence[Any], labels: Sequence[str]) -> bool:
         return False
     named = any(class_name(value, labels) is not None for value in values)
     return not named and any(class_index(value, labels) is not None for value in values)
+
+
+def _switch(value: Any) -> Any:
+    """True or false where a text says so, as a CSV file does."""
+    return {"true": True, "false": False}.get(value.strip().casefold(), value) if isinstance(value, str) else value
 
 
 def _number(text: str) -> float | None:
