@@ -306,6 +306,11 @@ def test_no_other_module_uses_private_names_of_libraries():
                 assert node.module == "__future__" or not private, f"{path.name}: {node.module} {private}"
 
 
+def test_peft_says_which_modules_of_mamba_it_does_not_adapt():
+    assert "out_proj" in compat.refused_by_peft("mamba", "out_proj"), f"refused_by_peft: {names('peft')}"
+    assert compat.refused_by_peft("mamba", "in_proj") == compat.refused_by_peft("llama", "o_proj") == ""
+
+
 def test_omegaconf_reads_yaml_by_a_loader_that_can_be_extended():
     from omegaconf import OmegaConf, _utils
 

@@ -124,6 +124,27 @@ def test_a_rate_of_zero_leaves_the_base_as_it_is(tiny_words, scheme):
     assert loss["value"] == pytest.approx(loss["base"], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["train.learning_rate=0"], "train.learning_rate is 0"),
+        (["train.max_steps=1", "train.warmup_ratio=0.5"], "the only step was at rate 0"),
+        (["train.learning_rate=1e-30"], "the eval loss is that of the base"),
+    ],
+)
+def test_a_run_that_learned_nothing_says_so(tiny_words, capsys, words, why):
+    record, _ = run(*tiny_words, *words)
+    (note,) = record.notes
+    assert note.startswith("nothing was learned: ")
+    assert why in note
+    output = capsys.readouterr()
+    assert why in (output.out + output.err).splitlines()[-1]
+
+
+def test_a_run_that_learned_has_no_such_note(finished):
+    assert finished[0].notes == []
+
+
 def test_nf4_trains_on_four_bit_weights(tiny_words):
     record, _ = run(*tiny_words, "quantization=nf4", "train.learning_rate=1e-2", "train.epochs=3")
     assert record.fingerprint["quantized_modules"] == 14
