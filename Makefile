@@ -78,9 +78,10 @@ check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=t
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs
 
-docs: setup ## write docs/architectures.md and docs/messages.md anew
+docs: setup ## write docs/architectures.md, docs/messages.md and docs/sft_settings.md anew
 	@$(BIN)/python scripts/architectures.py
 	@$(BIN)/python scripts/messages.py
+	@$(BIN)/python scripts/sft_settings.py
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@$(PYTHON) scripts/lock.py "$(TORCH)"

@@ -113,12 +113,12 @@ def taken_for_experts(model_type: str) -> set[str]:
 
 def refused_by_peft(model_type: str, name: str) -> str:
     """Why PEFT takes no LoRA for modules of this name in models of this type; empty where it takes one."""
-    from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check
 
+    lora: Any = SimpleNamespace(peft_type="LORA")
     model: Any = SimpleNamespace(config=SimpleNamespace(model_type=model_type))
     try:
-        check(LoraConfig(), model, name)
+        check(lora, model, name)
     except ValueError as error:
         return str(error).partition(". ")[0]
     return ""
