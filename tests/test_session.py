@@ -1,5 +1,6 @@
 """Runs that share a base end in the same bits as runs in processes of their own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from helpers import make_model, make_tokenizer
+from helpers import CHAT_TEMPLATE, make_model, make_tokenizer
 from lorascope.base.restore import Seal
 from lorascope.compose import compose
+from lorascope.console import quiet
 from lorascope.errors import LorascopeError
+from lorascope.planning.run_plan import resolve_config
 from lorascope.run import execute
 from lorascope.session import Session
 
@@ -146,3 +149,29 @@ def test_another_base_or_data_set_is_another(words, tmp_path):
     assert session.loaded == 1
     run([*words, *KINDS["bf16"], "target=q_v"], tmp_path, session)
     assert session.loaded == 2
+
+
+def test_models_that_differ_in_the_template_alone_do_not_share_data(tiny, tiny_words, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        shutil.copytree(tiny, folder)
+    (folders[1] / "chat_template.jinja").write_text(CHAT_TEMPLATE.replace("<|end|>", "<|end|><|end|>"))
+    session, found = Session(), []
+    for folder in (*folders, folders[0]):
+        config = resolve_config(compose([*tiny_words, f"model.path={folder}"]))
+        found.append([*session.inputs(config, quiet()).train.input_ids])
+    assert found[0] == found[2]
+    assert found[0] != found[1]
+
+
+def test_a_template_that_is_edited_between_two_runs_is_read_again(tiny, tiny_words, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    session, found, longest = Session(), [], []
+    for more in ("", "<|end|>"):
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE.replace("<|end|>", "<|end|>" + more))
+        config = resolve_config(compose([*tiny_words, f"model.path={folder}"]))
+        found.append([*session.inputs(config, quiet()).train.input_ids])
+        longest.append(session.planning.size(config).longest)
+    assert found[0] != found[1]
+    assert longest[0] < longest[1]

@@ -131,6 +131,21 @@ def test_what_save_to_disk_wrote_is_read(tmp_path):
     assert {row.prompt for row in rows.eval} == {row["prompt"] for row in ROWS[30:]}
 
 
+def test_what_save_to_disk_wrote_is_read_as_a_hubs_data_set(tmp_path, monkeypatch):
+    parts = {"train": datasets.Dataset.from_list(ROWS[:30]), "test": datasets.Dataset.from_list(ROWS[30:])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "both")
+    parts["train"].save_to_disk(tmp_path / "one")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hub = ["dataset=hub", "dataset.path=~/both"]
+    rows = load_rows(compose([*hub, "dataset.eval_split=test"]).dataset)
+    assert [len(rows.train), len(rows.eval)] == [30, 10]
+    assert {row.prompt for row in rows.eval} == {row["prompt"] for row in ROWS[30:]}
+    with pytest.raises(DataError, match=r"dataset.split=dev.*Unknown split"):
+        load_rows(compose([*hub, "dataset.split=dev"]).dataset)
+    one = load_rows(compose(["dataset=hub", "dataset.path=~/one", "dataset.eval_share=0.3"]).dataset)
+    assert len(pairs(one)) == 30
+
+
 @pytest.mark.parametrize("kind", ["saved", "parquet"])
 def test_classes_that_datasets_has_stored_are_taught_by_name(tmp_path, kind):
     features = datasets.Features(

@@ -319,8 +319,8 @@ def _all_files(dataset: DatasetConfig) -> Iterator[Path]:
     for key, pattern in (("dataset.path", dataset.path), ("dataset.eval_path", dataset.eval_path)):
         if pattern and dataset.source == "file":
             yield from find_files(pattern, key)
-        elif pattern and os.path.isdir(pattern):
-            yield from sorted(file for file in Path(pattern).rglob("*") if file.is_file())
+        elif pattern and (folder := Path(os.path.expanduser(pattern))).is_dir():
+            yield from sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def load(dataset: DatasetConfig) -> Rows:

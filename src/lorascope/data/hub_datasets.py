@@ -92,12 +92,26 @@ def _rows(found: Any, split: str) -> Iterator[RawRow]:
 def _fetch(place: HubLocation, streaming: bool) -> Any:
     import datasets
 
+    path = os.path.expanduser(place.path)
     try:
-        cache = _cache_of(Path(place.path), datasets.config.HF_DATASETS_CACHE) if os.path.isdir(place.path) else None
+        if os.path.isfile(os.path.join(path, "state.json")) or os.path.isfile(os.path.join(path, "dataset_dict.json")):
+            return _saved(path, place.split)
+        cache = _cache_of(Path(path), datasets.config.HF_DATASETS_CACHE) if os.path.isdir(path) else None
         named = {"split": place.split, "revision": place.revision, "cache_dir": cache, "streaming": streaming}
-        return datasets.load_dataset(place.path, place.subset, **named)
+        return datasets.load_dataset(path, place.subset, **named)
     except Exception as error:  # datasets passes on what its builders and the hub raise
         raise _explained(error, place) from error
+
+
+def _saved(folder: str, split: str) -> Any:
+    """A split of what `save_to_disk` of datasets wrote."""
+    import datasets
+
+    found = datasets.load_from_disk(folder)
+    parts = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
+    if split not in parts:
+        raise ValueError(f'Unknown split "{split}". Should be one of {[*parts]}.')
+    return parts[split]
 
 
 def _cache_of(folder: Path, caches: Path) -> str:

@@ -123,7 +123,9 @@ def pin(dataset: DatasetConfig) -> DatasetConfig:
             if content := pin(part).content:
                 parts[name] = parts[name] | {"content": content}
         return dataclasses.replace(dataset, parts=parts)
-    folder = dataset.source == "hub" and any(os.path.isdir(path or "") for path in (dataset.path, dataset.eval_path))
+    folder = dataset.source == "hub" and any(
+        os.path.isdir(os.path.expanduser(path or "")) for path in (dataset.path, dataset.eval_path)
+    )
     return (
         dataclasses.replace(dataset, content=content_hash(dataset)) if dataset.source == "file" or folder else dataset
     )
