@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 # a text that begins with one of these continues the place: "train.epochs must be > 0"; others follow a colon
 VERBS = frozenset((
-    "are", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names",
+    "are", "asks", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names",
     "needs", "takes", "was", "were", "would",
 ))  # fmt: skip
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")  # no terminal should get these
 
 
 class LorascopeError(Exception):
@@ -24,7 +26,8 @@ class LorascopeError(Exception):
 
     def __init__(self, place: str, what: str, remedy: str = "") -> None:
         self.place, self.what, self.remedy = place, what, remedy
-        super().__init__(self.problem + (f"\n  {remedy}" if remedy else ""))
+        text = self.problem + (f"\n  {remedy}" if remedy else "")
+        super().__init__(CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text))
 
     @property
     def problem(self) -> str:

@@ -109,7 +109,7 @@ WRONG = [
         "logger=wandbb: there is no logger 'wandbb'.",
         "Did you mean logger=wandb? There are: none, tensorboard, trackio, wandb. Your own is",
     ),
-    ("target={", "target={ cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces and braces."),
+    ("target={", "target={ cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces, braces and ~."),
 ]
 
 

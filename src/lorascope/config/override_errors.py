@@ -89,7 +89,9 @@ def _explain(error: Exception, words: Sequence[str]) -> ConfigError:
     if isinstance(error, MissingConfigException):
         return _explain_missing(error)
     if isinstance(error, OverrideParseException):
-        return ConfigError(error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces and braces.")
+        return ConfigError(
+            error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces, braces and ~."
+        )
     file, word = last_read(error)
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return explain_reading(error, file, word)
