@@ -87,7 +87,7 @@ def test_preview_tells_what_would_be_cut_skipped_and_leaked(tiny, tmp_path, caps
     more = [f"dataset.eval_path={tmp_path / 'eval.jsonl'}", "dataset.on_bad_row=skip", "train.max_length=30"]
     main(["preview", *words_for(tiny, tmp_path / "my.jsonl", *more)])
     out = capsys.readouterr().out
-    assert "1 bad rows are skipped; the first: my.jsonl, line 31" in out
+    assert "1 bad row is skipped; the first: my.jsonl, line 31" in out
     assert "1 of 1 eval prompts are in the train half too" in out
     assert "train rows are cut at train.max_length" in out
 

@@ -46,7 +46,7 @@ def test_a_plain_text_is_learned_whole():
 def test_a_template_that_refuses_a_row_is_told_with_its_place():
     refusing = "{{ raise_exception('roles must alternate') }}"
     row = Row(messages=TALK.messages, place="my.jsonl, line 3")
-    with pytest.raises(DataError, match=r"my.jsonl, line 3: the chat template refuses it: roles must alternate"):
+    with pytest.raises(DataError, match=r"my.jsonl, line 3: the chat template refuses this row: roles must alternate"):
         encode([row], make_tokenizer(refusing), 512, "train")
 
 

@@ -111,7 +111,7 @@ def test_a_stream_that_cannot_be_encoded_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     tokenizer = make_tokenizer()
     tokenizer.chat_template = "{{ raise_exception('no') }}"
-    with pytest.raises(DataError, match="the chat template refuses it"):
+    with pytest.raises(DataError, match="the chat template refuses this row"):
         encode(rows.train, tokenizer, 48, "train")
     with pytest.raises(DataError, match="its completion begins after"):
         encode(rows.train, make_tokenizer(), 8, "train")
