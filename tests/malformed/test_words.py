@@ -62,7 +62,7 @@ WORDS = {
     "target.ranks.q=0": "must be a whole number from 1 to 65536 (got 0)",
     "target.ranks.q=99999999999999999999999999": "must be a whole number from 1 to 65536 (got 9999999999",
     "runs_dir=' '": "must be a folder (got ' ')",
-    "runs_dir='a\0b'": "must be a folder (got 'a\x00b')",
+    "runs_dir='a\0b'": "must be a folder (got 'a\\x00b')",
     "runs_dir='~nosuchuser/runs'": "must be a folder (got '~nosuchuser/runs')",
     # groups, lists and braces where they do not go
     "target.ranks=null": "'target.ranks' is a group of settings",

@@ -43,7 +43,7 @@ def run_with_wandb(tiny, tmp_path_factory):
     import wandb
 
     from lorascope.compose import compose
-    from lorascope.config.resolution import resolve
+    from lorascope.planning.run_plan import resolve_config
     from lorascope.records.store import run_folder
     from lorascope.run import execute
 
@@ -57,7 +57,7 @@ def run_with_wandb(tiny, tmp_path_factory):
     )  # fmt: skip
     record = execute(config)
     wandb.teardown()  # as at the end of a process: by then all is written
-    return record, read_offline_run(run_folder(resolve(config)))
+    return record, read_offline_run(run_folder(resolve_config(config)))
 
 
 def test_the_parameter_count_and_the_eval_loss_are_in_summary_and_history(run_with_wandb):
