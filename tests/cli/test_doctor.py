@@ -15,6 +15,8 @@ from lorascope.cli.doctor_checks import Check, package, safely
 from lorascope.config.schema import ModelConfig, RunConfig
 from lorascope.trackers import wandb_account
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cret-s3cret-s3cret"
 
 

@@ -8,6 +8,8 @@ from lorascope.config.schema import EvaluationConfig
 from lorascope.errors import ConfigError
 from lorascope.evaluation.external_metrics import check_harness, run_harness
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 ROWS = [{"asked": f"thing {number} is", "choices": ["red", "blue"], "right": number % 2} for number in range(8)]

@@ -16,6 +16,8 @@ from lorascope.errors import ModelError
 from lorascope.targets.module_map import inspect_model
 from malformed.judged import at_most_told, few, json_values, told
 
+pytestmark = pytest.mark.slow
+
 CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
 WEIGHTS, SHARD, INDEX = "model.safetensors", "model-00001-of-00001.safetensors", "model.safetensors.index.json"
 

