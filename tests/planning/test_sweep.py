@@ -14,7 +14,7 @@ from lorascope.compose import compose
 from lorascope.records.store import load_runs
 from lorascope.run import execute
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

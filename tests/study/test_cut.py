@@ -13,7 +13,7 @@ from helpers import run_train
 from lorascope.records.store import load_runs
 from lorascope.records.study_record import read_study
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 ENTRY = [sys.executable, "-c", "from lorascope.cli.main import train; train()"]
 PILOT = ["study.pilot.points=2", "study.pilot.shares=[1]", "study.pilot.extend=0"]
 

@@ -9,7 +9,7 @@ from lorascope.records.record import read_record
 from lorascope.records.store import load_runs
 from lorascope.records.study_record import read_study, records_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 PILOT = ["study.pilot.points=2", "study.pilot.shares=[0.5,1]", "study.pilot.extend=1", "train.learning_rate=1e-3"]
 
 
