@@ -162,3 +162,12 @@ def test_flags_may_stand_anywhere(words, tmp_path):
     done = subprocess.run([*TRAIN, *words], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     config = yaml.safe_load(done.stdout)
     assert (config["dataset"]["labels"], config["train"]["epochs"]) == (["no", "yes"], 3.0), done.stderr
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_sweep_may_be_asked_for_anywhere(place, tmp_path):
+    words = ["target=q_v,qkvo", "dry_run=true"]
+    words.insert(place, "-m")
+    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Nothing was run") == 2
