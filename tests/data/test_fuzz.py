@@ -11,7 +11,8 @@ import pytest
 
 from helpers import CHAT_TEMPLATE, MARKED, make_tokenizer
 from lorascope.config.schema import DatasetConfig
-from lorascope.data import columns, files
+from lorascope.data import columns, file_readers
+from lorascope.data.messages import BadRowError
 from lorascope.data.sources import load_rows
 from lorascope.data.tokenization import IGNORED, encode
 from lorascope.errors import LorascopeError
@@ -130,8 +131,8 @@ def test_what_is_learned_is_what_was_written(tmp_path):
 def test_a_fault_of_before_is_found_again(tmp_path, monkeypatch, fault):
     """The same data sets with a known fault put back."""
     if fault == "quotes":
-        monkeypatch.setattr(files, "_check_lines", lambda *_: None)
-        monkeypatch.setattr(files._TabQuotes, "check", lambda *_: None)
+        monkeypatch.setattr(file_readers, "_check_lines", lambda *_: None)
+        monkeypatch.setattr(file_readers._TabQuotes, "check", lambda *_: None)
     else:
         monkeypatch.setattr(columns, "_answer", by_name_or_by_index)
     for seed in SEEDS:
@@ -148,5 +149,5 @@ def by_name_or_by_index(raw, form):
     if not form.labels or value in form.labels:
         return value
     if not value.isdigit() or int(value) >= len(form.labels):
-        raise columns.BadRowError(f"{value} is no class")
+        raise BadRowError(f"{value} is no class")
     return form.labels[int(value)]

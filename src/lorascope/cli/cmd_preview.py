@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lorascope.cli import Command
 from lorascope.config.schema import DatasetConfig, OnBadRow, TrainConfig
+from lorascope.data.chat_template import with_template
 from lorascope.data.rows import Rows
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import data_notes
@@ -134,7 +135,7 @@ def _run_preview(options: argparse.Namespace) -> None:
 
     config = compose(options.overrides, options.config_dir)
     hush()
-    summary = summarise(config.dataset, config.train, load_tokenizer(config.model))
+    summary = summarise(config.dataset, config.train, with_template(load_tokenizer(config.model), config.dataset))
     if options.json:
         print(json.dumps(as_json(summary, options.rows), indent=1, ensure_ascii=False))
     else:
@@ -161,6 +162,7 @@ def as_json(summary: DatasetPreview, rows: int) -> dict[str, Any]:
         "origin": summary.rows.origin,
         "shape": summary.rows.shape,
         "skipped": list(summary.rows.skipped),
+        "unused": list(summary.rows.unused),
         "notes": summary.notes,
         "tokens_per_step": summary.tokens_per_step,
         "steps_per_epoch": summary.steps_per_epoch,

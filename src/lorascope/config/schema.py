@@ -43,6 +43,13 @@ class Attention(StrEnum):
     flash_attention_2 = "flash_attention_2"
 
 
+class Documents(StrEnum):
+    """What one document is in a file of plain text."""
+
+    file = "file"  # the whole file
+    paragraph = "paragraph"  # what stands between blank lines
+
+
 class AlphaPolicy(StrEnum):
     """How alpha, and with it a module's scale, follows its rank."""
 
@@ -144,8 +151,8 @@ class DatasetConfig:
 
     name: str | None = None
     source: str = "home_intents"
-    path: str | None = None  # files, a folder or a glob; a hub id
-    eval_path: str | None = None  # the eval half's files or hub id; without it, eval_split or eval_share decides
+    path: Any = None  # a file, a folder or a glob, or a list of them; a hub id
+    eval_path: Any = None  # the same for the eval half; without it, eval_split or eval_share decides
     eval_subset: str | None = None  # of eval_path
     eval_revision: str = "main"  # of eval_path
     eval_columns: dict[str, str] = field(default_factory=dict)  # where the eval half's columns have other names
@@ -162,6 +169,10 @@ class DatasetConfig:
     prompt: str | None = None  # a question made of columns: 'Premise: {premise} Hypothesis: {hypothesis}'
     labels: list[str] = field(default_factory=list)  # classes by name; a column of whole numbers is read by them
     metrics: list[str] = field(default_factory=list)  # by name, or your own: package.module:function, file.py:function
+    drop: list[str] = field(default_factory=list)  # columns that are not read, and keys of messages: messages[].name
+    documents: Documents = Documents.file  # of .txt and .md files
+    chat_template: str | None = None  # a file with a Jinja template in place of the model's own
+    template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of the chat template
     parts: dict[str, Any] = field(default_factory=dict)  # of a mixture: name -> weight, or weight and settings
     validation_share: float | None = None  # this share of the train half is judged, not the eval half: to tune by
     content: str | None = None  # hash of the files, filled in when they are found

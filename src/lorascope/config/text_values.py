@@ -12,7 +12,7 @@ from typing import Any
 from lorascope.config.schema import RunConfig
 from lorascope.errors import ConfigError
 
-TEXT, LIST, DICT = "text", "a list of texts", "texts by name"
+TEXT, LIST, DICT, PATHS = "text", "a list of texts", "texts by name", "a text or a list of texts"
 SIMPLE = re.compile(r"""[^'"\[\]{}()\\]*""")  # no quoting and no nesting, so that a comma divides
 
 
@@ -31,7 +31,7 @@ def text_settings() -> Mapping[str, str]:
                 found.update({f"{place}{name}": written} if written else {})
 
     walk(RunConfig, "")
-    return found
+    return found | dict.fromkeys(("dataset.path", "dataset.eval_path"), PATHS)
 
 
 def _is_union(kind: Any) -> bool:
@@ -67,6 +67,8 @@ def _kept(word: str, sweep: bool) -> str:
     kind = _kind_of(key.lstrip("+"))
     if not equals or key.startswith(("~", "-")) or kind is None:
         return word
+    if kind == PATHS:
+        kind = LIST if value.lstrip().startswith("[") else TEXT
     parsed = _parsed(word)
     if parsed is not None and not _holds_other(parsed):
         return word

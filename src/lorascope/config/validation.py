@@ -73,6 +73,11 @@ def _problems(config: RunConfig) -> Iterator[ConfigError]:
 
 
 def _dataset_problems(dataset: DatasetConfig) -> Iterator[ConfigError]:
+    for key in ("path", "eval_path"):
+        value = getattr(dataset, key)
+        paths = value if isinstance(value, list) else [value]
+        if value is not None and not (paths and all(isinstance(one, str) for one in paths)):
+            yield ConfigError(f"dataset.{key}", f"must be a path or a list of paths (got {value!r}).", "Name files.")
     yield from _share("dataset.eval_share", dataset.eval_share)
     if dataset.validation_share is not None:
         yield from _share("dataset.validation_share", dataset.validation_share)

@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig
+from lorascope.data import messages
 from lorascope.data.columns import column_settings, infer_format
+from lorascope.data.file_readers import without_nested_nulls
 from lorascope.data.rows import RawRow, Rows
 from lorascope.data.splits import RawSource, read_splits
 from lorascope.errors import DataError
@@ -60,33 +62,43 @@ def load(dataset: DatasetConfig) -> Rows:
         other = HubLocation(dataset.eval_path, dataset.eval_subset, split, dataset.eval_revision, "eval_")
     elif dataset.eval_split:
         other = place._replace(split=dataset.eval_split)
-    found = _fetch(place, dataset.streaming)
+    found = _without(_fetch(place, dataset.streaming), dataset.drop, place)
     rows = read_splits(
         dataset,
         RawSource(partial(_rows, found, place.split), place.path),
-        other and _source(other, dataset.streaming),
+        other and _source(other, dataset),
         _labels(dataset, found.features),
         ", evaluated on ".join(dict.fromkeys(str(one) for one in (place, other) if one)),
     )
     return dataclasses.replace(rows, license=str(found.info.license or ""))
 
 
-def _source(place: HubLocation, streaming: bool) -> RawSource:
-    rows = partial(_rows, _fetch(place, streaming), place.split)
+def _source(place: HubLocation, dataset: DatasetConfig) -> RawSource:
+    rows = partial(_rows, _without(_fetch(place, dataset.streaming), dataset.drop, place), place.split)
     return RawSource(rows, place.path, f"eval half: {place}, {place.split}")
+
+
+def _without(found: Any, drop: Sequence[str], place: HubLocation) -> Any:
+    """A data set without dropped columns, none of which is decoded; a DataError for images, videos and sounds."""
+    features = found.features or {}
+    for name, feature in features.items():
+        if name not in drop and type(feature).__name__ in ("Image", "Audio", "Video"):
+            what = f"its column '{name}' holds {type(feature).__name__.lower()}s, and only text is learned."
+            raise DataError(place.path, what, messages.dropping(name))
+    return found.remove_columns([name for name in features if name in drop])
 
 
 def _labels(dataset: DatasetConfig, features: Any) -> tuple[str, ...]:
     """The names of the classes: the user's, or those that the data set gives its answers' numbers."""
     if dataset.labels or not features:  # a stream of JSON has no features
         return tuple(dataset.labels)
-    form = infer_format(set(features), column_settings(dataset), dataset.path or "")
+    form = infer_format(set(features).difference(dataset.drop), column_settings(dataset), dataset.path or "")
     return tuple(getattr(features.get(form.answer), "names", None) or ())
 
 
 def _rows(found: Any, split: str) -> Iterator[RawRow]:
     for number, row in enumerate(found, start=1):
-        yield f"{split}, row {number}", row
+        yield f"{split}, row {number}", without_nested_nulls(row)
 
 
 def _fetch(place: HubLocation, streaming: bool) -> Any:

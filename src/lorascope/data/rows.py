@@ -22,8 +22,19 @@ if TYPE_CHECKING:
 class Message(NamedTuple):
     """One turn of a conversation."""
 
-    role: str  # system, user or assistant
+    role: str  # system, developer, user, assistant or tool
     content: str
+    extra: str = ""  # JSON of what else the chat template is given: tool_calls, reasoning_content, tool_call_id …
+    learned: bool = True  # where it is an answer
+
+    def as_turn(self) -> dict[str, Any]:
+        """The message as a chat template takes it."""
+        return {"role": self.role, "content": self.content} | (json.loads(self.extra) if self.extra else {})
+
+    @property
+    def hashed(self) -> tuple[Any, ...]:
+        """What of it enters the row's hash."""
+        return tuple(self) if self.extra or not self.learned else (self.role, self.content)
 
 
 READ_ROWS = 512  # rows that are in memory at once when a file is read or written piece by piece
@@ -40,11 +51,13 @@ class Row:
     group: str = ""  # rows of one group are never in both splits
     place: str = ""  # file and number, for errors
     accepted: tuple[str, ...] = ()  # other correct answers
+    tools: str = ""  # JSON of the tools' descriptions, which the chat template is given
 
     @property
     def prompt(self) -> str:
         """All before the last answer except the system message; of a text, the text."""
-        return "\n".join(m.content for m in self.messages[:-1] if m.role != "system") if self.messages else self.text
+        asked = (m.content or m.extra for m in self.messages[:-1] if m.role not in ("system", "developer"))
+        return "\n".join(asked) if self.messages else self.text
 
     @property
     def question(self) -> str:
@@ -82,6 +95,8 @@ class Rows:
     labels_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # the same by probe, where they differ
     license: str = ""  # of the data, as its makers name it
     split: str = ""  # how train and eval were divided, in words
+    unused: tuple[str, ...] = ()  # columns and keys of messages that never reach the model
+    notes: tuple[str, ...] = ()  # on what was read otherwise than row by row
 
     def capped(self, train: int | None, evaluation: int | None) -> Rows:
         """At most so many rows of each split and set, the same ones for every seed of a run."""
@@ -106,7 +121,8 @@ def rows_hash(rows: Sequence[Row]) -> str:
 
 def hashed_part(row: Row) -> bytes:
     """The bytes of a row that enter its hash: what is learned, not where it comes from."""
-    return json.dumps([row.messages, row.text, row.every_answer]).encode()
+    messages = [message.hashed for message in row.messages]
+    return json.dumps([messages, row.text, row.every_answer, *([row.tools] if row.tools else [])]).encode()
 
 
 def shared_prompts(rows: Rows) -> list[Row]:

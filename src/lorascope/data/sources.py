@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +14,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lorascope.config.schema import DatasetConfig, from_dict
+from lorascope.config.schema import DatasetConfig, Documents, from_dict
+from lorascope.data.chat_template import check_template, read_chat_template
 from lorascope.data.columns import column_settings
 from lorascope.data.files import content_hash
 from lorascope.data.rows import Row, Rows
@@ -38,6 +40,9 @@ HEAVIEST = 1000  # how often a part may be seen in an epoch
 def check_options(dataset: DatasetConfig) -> None:
     """Raise a ConfigError for a source that does not exist, or a setting that it does not take."""
     source = dataset.source
+    check_template(dataset)
+    if dataset.documents is not Documents.file and source != "file":
+        raise ConfigError("dataset.documents", f"the source {source} reads no plain text.", "Leave it out.")
     if dataset.parts and source not in MIXED:
         raise ConfigError("dataset.parts", f"the source {source} has no parts.", "Take dataset=mixture.")
     if source in BY_PATH:
@@ -52,7 +57,7 @@ def check_options(dataset: DatasetConfig) -> None:
             f"the source {source} takes no path.",
             "For files of your own: dataset=file dataset.path=FILE",
         )
-    for name in ("prompt", "labels", "columns", "eval_columns"):
+    for name in ("prompt", "labels", "columns", "eval_columns", "drop"):
         if getattr(dataset, name):
             raise ConfigError(f"dataset.{name}", f"the source {source} makes its own rows.", "Leave it out.")
     if source in MIXED:
@@ -80,6 +85,9 @@ def _check_path(dataset: DatasetConfig) -> None:
     if not dataset.path:
         remedy = f"Name it: dataset={dataset.source} dataset.path=FILE_OR_ID"
         raise ConfigError("dataset.path", "no data is named.", remedy)
+    for key in ("path", "eval_path") if dataset.source == "hub" else ():
+        if isinstance(given := getattr(dataset, key), list):
+            raise ConfigError(f"dataset.{key}", f"must be one hub id (got {given}).", "Mix several: dataset=mixture")
     if dataset.options:
         names = ", ".join(dataset.options)
         raise ConfigError(f"dataset.options.{names}", f"the source {dataset.source} has no options.", "Leave it out.")
@@ -109,6 +117,11 @@ def _check_parts(dataset: DatasetConfig) -> None:
             raise ConfigError(
                 f"{key}: dataset.streaming", "the parts of a mixture cannot be streamed.", "Leave it out."
             )
+        if part.chat_template or part.template_kwargs:
+            what = "one chat template renders all parts."
+            raise ConfigError(
+                f"{key}: dataset.chat_template", what, "Set it for the mixture: dataset.chat_template=FILE"
+            )
         try:
             check_options(part)
         except ConfigError as error:
@@ -122,13 +135,16 @@ def pin(dataset: DatasetConfig) -> DatasetConfig:
         for name, (_, part) in _parts(dataset).items():
             if content := pin(part).content:
                 parts[name] = parts[name] | {"content": content}
-        return dataclasses.replace(dataset, parts=parts)
+        dataset = dataclasses.replace(dataset, parts=parts)
     folder = dataset.source == "hub" and any(
         os.path.isdir(os.path.expanduser(path or "")) for path in (dataset.path, dataset.eval_path)
     )
-    return (
-        dataclasses.replace(dataset, content=content_hash(dataset)) if dataset.source == "file" or folder else dataset
-    )
+    if dataset.source == "file" or folder:
+        dataset = dataclasses.replace(dataset, content=content_hash(dataset))
+    if template := read_chat_template(dataset):
+        content = hashlib.sha256(f"{dataset.content}\n{template}".encode()).hexdigest()[:16]
+        dataset = dataclasses.replace(dataset, content=content)
+    return dataset
 
 
 def load_rows(dataset: DatasetConfig) -> Rows:
@@ -199,6 +215,8 @@ def load(dataset: DatasetConfig) -> Rows:
         labels_of=labels_of,
         license=_each({name: rows.license for name, rows in found.items()}),
         split=_each({name: rows.split for name, rows in found.items()}),
+        unused=tuple(f"{name}: {one}" for name, rows in found.items() for one in rows.unused),
+        notes=tuple(f"{name}: {one}" for name, rows in found.items() for one in rows.notes),
     )
 
 

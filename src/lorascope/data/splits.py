@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 from lorascope.config.schema import DatasetConfig, OnBadRow
 from lorascope.data.columns import (
     ANSWERS,
-    BadRowError,
     ColumnSettings,
     column_settings,
     counts_classes,
     infer_format,
+    is_bad_answer,
     require_column,
     to_row,
+    unused_columns,
+    without,
 )  # fmt: skip
+from lorascope.data.messages import BadRowError
 from lorascope.data.rows import DiskRows, RawRow, Row, Rows
 from lorascope.errors import DataError
 
@@ -90,11 +93,18 @@ def _require_rows(train: Sequence[Row], evaluation: Sequence[Row], share: float,
     for name, found in (("train", train), ("eval", evaluation)):
         if not found:
             every = (*train, *evaluation)
-            whole = f"{len({row.group for row in every})} groups" if by_group else f"{len(every)} rows"
+            kinds = {row.group if by_group else row.prompt for row in every}
+            whole, remedy = (
+                f"{len(kinds)} groups" if by_group else f"{len(every)} rows",
+                "Choose another share, or name",
+            )
+            if len(kinds) == 1 and len(every) > 1:  # no share divides them
+                whole = f"rows that are all of the group '{every[0].group}'" if by_group else "rows of one prompt"
+                remedy = "Name"
             raise DataError(
                 f"dataset.eval_share={share}",
                 f"no {name} row comes out of {whole}.",
-                "Choose another share, or name the eval half: dataset.eval_path=FILE",
+                f"{remedy} the eval half: dataset.eval_path=FILE",
             )
 
 
@@ -134,7 +144,12 @@ def read_splits(
         by = f"values of the column {dataset.group}" if by_group else "prompts"
         by += " with their system messages" if with_system else ""
         split = f"{dataset.eval_share:g} of the {by}, by hash"
-    return Rows(train, evaluation, origin, reader.format_name, tuple(bad), labels=tuple(labels), split=split)
+    readers = (reader, later) if other else (reader,)
+    return Rows(
+        train, evaluation, origin, reader.format_name, tuple(bad), labels=tuple(labels), split=split,
+        unused=tuple(sorted(set.union(*(one.unused for one in readers)))),
+        notes=tuple(note for one in readers for note in one.notes()),
+    )  # fmt: skip
 
 
 def _answer_columns(settings: ColumnSettings) -> tuple[str, ...]:
@@ -156,19 +171,28 @@ class RowReader:
     def __init__(
         self, source: RawSource, dataset: DatasetConfig, labels: Sequence[str], *, evaluation: bool = False
     ) -> None:
-        self.source, self.dataset = source, dataset
+        self.source, self.dataset, self.evaluation = source, dataset, evaluation
         settings = column_settings(dataset, evaluation=evaluation)
         self.bad: list[str] = []
+        self.remedy = ""  # of the first bad row
+        self.unused: set[str] = set()
+        self.left_out = 0  # rows that say that their answer is a bad one
         # a stream is not read twice for its columns
         first = islice(source.rows(), COLUMN_ROWS if dataset.streaming else None)
+        every: set[str] = set()
         present: set[str] = set()
         filled = set(settings.columns.values())
         answers: dict[Any, None] = {}
         wanted = _answer_columns(settings) if labels else ()
         for raw in (raw for _, raw in first if isinstance(raw, dict)):
+            every |= raw.keys()
+            raw = without(raw, dataset.drop)
             present |= raw.keys()
             filled |= {name for name, value in raw.items() if value is not None}
             answers |= {(name, type(raw[name]), raw[name]): None for name in wanted if _is_plain(raw.get(name))}
+        # a hub data set is read without them from the start
+        for name in dataset.drop if every and not evaluation and dataset.source == "file" else ():
+            require_column(name.partition("[]")[0], every, f"dataset.drop={name}", source.place)
         # Arrow holds null where a row lacks a key: what is null in every row is no column
         present = present & filled or present
         self.format = infer_format(present, settings, source.place, labels) if present else None
@@ -181,21 +205,41 @@ class RowReader:
         if self.group and present:
             require_column(self.group, present, f"dataset.group={self.group}", source.place)
 
+    def _raw_rows(self) -> Iterator[RawRow]:
+        """The raw rows without the columns and keys that are dropped."""
+        return ((place, without(raw, self.dataset.drop)) for place, raw in self.source.rows())
+
+    def notes(self) -> list[str]:
+        """What is to be said of the rows that were read."""
+        if not self.left_out or not self.format:
+            return []
+        rows = "row is" if self.left_out == 1 else "rows are"
+        of = " of the eval half" if self.evaluation else ""
+        why = f"{self.format.judged} is false, so the answer is a bad one"
+        return [f"{self.left_out} {rows} left out{of}: {why} (dataset.drop=[{self.format.judged}] trains on all)"]
+
     def one_question(self) -> bool:
         """Whether all rows that are read for their columns ask the same, so that only their documents differ."""
         prompts = {row.prompt for row in islice(self, COLUMN_ROWS) if row.messages}
-        self.bad.clear()
         return len(prompts) == 1
 
     def __iter__(self) -> Iterator[Row]:
-        for where, raw in self.source.rows():
+        self.bad.clear()
+        self.left_out = 0
+        for where, raw in self._raw_rows():
             try:
                 if isinstance(raw, BadRowError):
                     raise raw
                 if not isinstance(raw, dict) or self.format is None:
                     raise BadRowError("is not an object with named values")
-                yield to_row(raw, self.format, self.dataset.system, self.group, where)
+                if self.format.judged and is_bad_answer(raw, self.format):
+                    self.left_out += 1
+                    continue
+                row = to_row(raw, self.format, self.dataset.system, self.group, where)
+                self.unused |= unused_columns(raw, self.format, self.dataset.group)
+                yield row
             except BadRowError as error:
+                self.remedy = self.remedy if self.bad else error.remedy
                 self.bad.append(f"{where}: {error}")
 
     def read(
@@ -213,9 +257,13 @@ class RowReader:
             found = tuple(stay), tuple(held)
         if self.bad and self.dataset.on_bad_row is OnBadRow.error:
             where, _, what = self.bad[0].partition(": ")
-            remedy = f"Correct the row, or dataset.on_bad_row=skip ({len(self.bad)} such rows)."
+            skip = f"or dataset.on_bad_row=skip ({len(self.bad)} such rows)."
+            remedy = f"{self.remedy.rstrip('.')}; {skip}" if self.remedy else f"Correct the row, {skip}"
             raise DataError(f"dataset.path: {where}", f"{what}.", remedy)
         if not any(found):
-            remedy = "A row is an object, or a line below the heading."
-            raise DataError(f"dataset.path={self.source.place}", "it has no rows.", remedy)
+            if self.left_out and self.format:
+                what, remedy = f"all its {self.left_out} answers are bad ones, by {self.format.judged}.", "Name others."
+            else:
+                what, remedy = "it has no rows.", "A row is an object, or a line below the heading."
+            raise DataError(f"dataset.path={self.source.place}", what, remedy)
         return found

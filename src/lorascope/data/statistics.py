@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import DatasetConfig
+from lorascope.data.chat_template import with_template
 from lorascope.data.files import content_size
 from lorascope.data.rows import Row, Rows, shared_prompts
 from lorascope.data.sources import load_rows
@@ -48,6 +49,7 @@ def size_of(dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase | None) -
         if dataset.source == "file" and content_size(dataset) > LARGEST:
             return None
         rows = load_rows(dataset)
+        tokenizer = tokenizer and with_template(tokenizer, dataset)
         if tokenizer is None:
             return Size(len(rows.train), max(1, round(sum(map(_letters, rows.train)) / LETTERS)))
         every = [*rows.train, *rows.eval]
@@ -77,7 +79,9 @@ def data_notes(
     rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit, tokenizer: PreTrainedTokenizerBase
 ) -> list[str]:
     """Notes on skipped rows, prompts in both splits, rows that are cut and answers that are not learned."""
-    notes = []
+    notes = [*rows.notes]
+    if rows.unused:
+        notes.append(f"not used: {', '.join(rows.unused)}")
     if skipped := [*rows.skipped, *train.skipped, *evaluation.skipped]:
         what = "bad row is" if len(skipped) == 1 else "bad rows are"
         notes.append(f"{len(skipped)} {what} skipped; the first: {skipped[0]}")
@@ -99,16 +103,17 @@ def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> 
     """Describe a data set for the record, JSON-ready.
 
     Returns:
-        `task`, `origin`, `license`, `split` in words; for each split `rows`, `tokens` and `supervised_tokens`,
-        `lengths` in tokens (nearest rank; `most` is the 95th of a hundred), `duplicated_prompts`, the share of rows
-        whose prompt came before in this split, and `labels`, rows of each class; for each further set the same
-        without tokens.
+        `task`, `origin`, `license`, `split` in words; `unused`, columns that never reach the model; for each split
+        `rows`, `tokens` and `supervised_tokens`, `lengths` in tokens (nearest rank; `most` is the 95th of a hundred),
+        `duplicated_prompts`, the share of rows whose prompt came before in this split, and `labels`, rows of each
+        class; for each further set the same without tokens.
     """
     return {
         "task": task_of(rows),
         "origin": rows.origin,
         "license": rows.license or None,
         "split": rows.split or None,
+        "unused": list(rows.unused),
         "train": _set(rows.train, rows.labels, train),
         "eval": _set(rows.eval, rows.labels, evaluation),
         "sets": {name: _set(asked, rows.labels_of.get(name, rows.labels)) for name, asked in rows.probes.items()},

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from lorascope.data.chat_template import is_marked, template_of
 from lorascope.data.rows import Message, Row, Rows
-from lorascope.data.tokenization import encode_row, is_marked, prompt_ids, template_of
+from lorascope.data.tokenization import encode_row, prompt_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.rows import DiskRows, Message, Row, Rows, hashed_part, write_tokens
+from lorascope.data.chat_template import check_shown, is_marked, rendering
+from lorascope.data.rows import DiskRows, Row, Rows, hashed_part, write_tokens
 from lorascope.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 IGNORED = -100  # a label that no loss looks at, as in torch and transformers
-GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
@@ -196,14 +195,9 @@ def encode_row(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Enco
         eos = tokenizer.eos_token or ""
         ids = tokenizer(row.text if row.text.endswith(eos) else row.text + eos)["input_ids"]
         return EncodedRow(ids, [True] * len(ids))
+    check_shown(row, tokenizer, place)
     try:
-        if is_marked(row, tokenizer):
-            turns = [message._asdict() for message in row.messages]
-            marked = tokenizer.apply_chat_template(
-                turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-            )
-            return EncodedRow(marked["input_ids"], [bool(one) for one in marked["assistant_masks"]])
-        return _by_prefixes(row, tokenizer)
+        return _by_marks(row, tokenizer) if is_marked(row, tokenizer) else _by_prefixes(row, tokenizer)
     except Exception as error:  # a template raises whatever its author chose
         raise DataError(
             place,
@@ -221,37 +215,40 @@ def _turn_order(row: Row) -> str:
     return f" (two messages of the {twice} in a row)" if twice else ""
 
 
-def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template; of several named ones, the one called default, which transformers takes too."""
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
-
-
-def is_marked(row: Row, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template's generation marks say what of the row is learned."""
-    return row.every_answer and bool(GENERATION_MARK.search(template_of(tokenizer) or ""))
-
-
 def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids up to where the last answer begins."""
-    return _render(row.messages[:-1], tokenizer, ask=True)
+    return _render(row, len(row.messages) - 1, tokenizer, ask=True)
+
+
+def _by_marks(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
+    """Learn what the template's generation marks cover, but no answer of weight 0."""
+    turns, options = rendering(row, tokenizer)
+    marked = tokenizer.apply_chat_template(
+        turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
+    )
+    learned = [bool(one) for one in marked["assistant_masks"]]
+    for index, message in enumerate(row.messages):
+        if message.role == "assistant" and not message.learned:
+            start, stop = (len(_render(row, end, tokenizer)) if end else 0 for end in (index, index + 1))
+            learned[start:stop] = [False] * (stop - start)
+    return EncodedRow(marked["input_ids"], learned)
 
 
 def _by_prefixes(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
     """Find each answer as what it adds to the conversation before it, for templates that do not mark answers."""
-    ids = _render(row.messages, tokenizer)
+    ids = _render(row, len(row.messages), tokenizer)
     learned = [False] * len(ids)
     last = len(row.messages) - 1
-    answers = [index for index, message in enumerate(row.messages) if message.role == "assistant"]
+    answers = [index for index, one in enumerate(row.messages) if one.role == "assistant" and one.learned]
     for index in answers if row.every_answer else [last]:
         stop = len(ids)
         if index < last:
-            up_to = _render(row.messages[: index + 1], tokenizer)
+            up_to = _render(row, index + 1, tokenizer)
             stop = len(up_to)
             if up_to != ids[:stop]:  # some templates drop or rewrite earlier answers
                 last_only = _by_prefixes(dataclasses.replace(row, every_answer=False), tokenizer)
                 return dataclasses.replace(last_only, last_answer_only=True)
-        asked = _render(row.messages[:index], tokenizer, ask=True)
+        asked = _render(row, index, tokenizer, ask=True)
         # a template may render a prompt differently once it is answered
         differs = (place for place, (one, other) in enumerate(zip(asked, ids, strict=False)) if one != other)
         start = next(differs, min(len(asked), len(ids)))
@@ -259,17 +256,17 @@ def _by_prefixes(row: Row, tokenizer: PreTrainedTokenizerBase) -> EncodedRow:
     return EncodedRow(ids, learned)
 
 
-def _render(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, ask: bool = False) -> list[int]:
-    """Token ids of a conversation; with `ask`, up to the place where an answer begins."""
+def _render(row: Row, count: int, tokenizer: PreTrainedTokenizerBase, *, ask: bool = False) -> list[int]:
+    """Token ids of the first messages of a conversation; with `ask`, up to the place where an answer begins."""
     ids: list[int]
+    row = dataclasses.replace(row, messages=row.messages[:count])
     if tokenizer.chat_template:
-        turns = [message._asdict() for message in messages]
-        ids = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, add_generation_prompt=ask)[
-            "input_ids"
-        ]
+        turns, options = rendering(row, tokenizer)
+        options |= {"tokenize": True, "return_dict": True, "add_generation_prompt": ask}
+        ids = tokenizer.apply_chat_template(turns, **options)["input_ids"]
     else:  # a base model: a line for each message, and the end of the text after each answer
         ends = {"assistant": tokenizer.eos_token or "\n"}
-        ids = tokenizer("".join(m.content + ends.get(m.role, "\n") for m in messages))["input_ids"]
+        ids = tokenizer("".join(m.content + ends.get(m.role, "\n") for m in row.messages))["input_ids"]
     return ids
 
 

@@ -51,7 +51,7 @@ def test_the_same_verses_come_every_time_and_fewer_when_fewer_are_asked_for(rows
     words = ["dataset=kjv_style", "dataset.options.train_rows=30", "dataset.options.eval_rows=9"]
     few = load_rows(compose(words).dataset)
     assert (len(few.train), len(few.eval)) == (30, 9)
-    assert rows.train[0].messages[0] == ("system", kjv_style.SYSTEM)
+    assert rows.train[0].messages[0][:2] == ("system", kjv_style.SYSTEM)
 
 
 def test_both_books_are_read_within_seconds():
