@@ -38,6 +38,7 @@ NAMED_GROUPS = ("model", "dataset", "target")
 OPEN_KEYS = (
     "train.sft",
     "dataset.options",
+    "dataset.template_kwargs",
     "dataset.columns",
     "dataset.eval_columns",
     "dataset.parts",

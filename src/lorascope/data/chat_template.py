@@ -193,7 +193,7 @@ def _changed(row: Row, number: int, extra: Mapping[str, Any], content: str | Non
 
 def _without_key(message: Message, name: str) -> Message:
     kept = {key: value for key, value in json.loads(message.extra or "{}").items() if key != name}
-    return message._replace(extra=json.dumps(kept, sort_keys=True) if kept else "")
+    return message._replace(extra=json.dumps(kept) if kept else "")
 
 
 def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str | None:

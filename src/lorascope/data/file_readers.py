@@ -26,7 +26,7 @@ from lorascope.errors import DataError
 def _open_zstd(file: Path) -> Any:
     import pyarrow
 
-    return pyarrow.input_stream(str(file), compression="zstd")
+    return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
 
 
 COMPRESSED: dict[str, Callable[[Path], Any]] = {

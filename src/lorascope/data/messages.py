@@ -134,7 +134,7 @@ def _message(turn: Any, where: str, column: str) -> Message:
     elif "tool_calls" not in extra:
         content = checked_text(content, f"the content of {where}")
     learned = _is_learned(turn, role, where, column)
-    return Message(role, content, json.dumps(extra, sort_keys=True) if extra else "", learned)
+    return Message(role, content, json.dumps(extra) if extra else "", learned)
 
 
 def _either(turn: Mapping[str, Any], key: str, other: str) -> Any:
@@ -262,7 +262,7 @@ def read_tools(value: Any, column: str) -> str:
             tool = {"type": tool.get("type") or "function", "function": function}
         if tool.get("type", "function") != "function":
             raise BadRowError(f"tool {number} of '{column}' is of the type {tool['type']!r}, not function")
-        tools.append({"type": "function"} | dict(tool))
+        tools.append(tool if "type" in tool else {"type": "function"} | dict(tool))
     return json.dumps(tools)
 
 
