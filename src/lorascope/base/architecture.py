@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorascope.base.hub import first_line, from_hub
 from lorascope.config.schema import ModelConfig
@@ -49,6 +49,22 @@ def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
     return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
 
 
+def model_class(config: PretrainedConfig) -> Any:
+    """The auto class of transformers that builds a language model of this config.
+
+    Types that also see have no causal class of their own: they are fine-tuned on text as a whole.
+    """
+    import transformers
+
+    seeing = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    return (
+        transformers.AutoModelForImageTextToText
+        if type(config) in seeing and not causal
+        else transformers.AutoModelForCausalLM
+    )
+
+
 def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model's modules with shapes but no weights.
 
@@ -56,7 +72,6 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
         ModelError: when transformers has no causal language model for this config.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     place = f"model type '{config.model_type}'"
     layers = getattr(config, "num_hidden_layers", 1)
@@ -65,7 +80,7 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a model's code raises for sizes that it cannot have
         if "Unrecognized configuration class" in str(error):
             raise ModelError(

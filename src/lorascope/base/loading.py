@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorascope.base.hub import from_hub
+from lorascope.base.architecture import load_architecture, model_class
+from lorascope.base.hub import first_line, from_hub
 from lorascope.base.packaged import is_unpacked, package_version, packed_tokenizer, unpack
-from lorascope.config.schema import ModelConfig, QuantizationConfig, RunConfig, Scheme
+from lorascope.config.schema import Attention, ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.config.validation import is_local
-from lorascope.errors import ModelError
+from lorascope.errors import ModelError, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -38,19 +39,19 @@ def load_base(config: RunConfig) -> Base:
     Raises:
         ModelError: when the model cannot be had.
     """
-    from transformers import AutoModelForCausalLM
-
     path, revision = _where(config.model)
     local = is_local(path.path or "")
     tokenizer = load_tokenizer(config.model)
+    attention = config.model.attention
     model, loaded = from_hub(
-        AutoModelForCausalLM.from_pretrained,
+        model_class(load_architecture(path)[0]).from_pretrained,
         path,
         local=local,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told below, by name
         dtype=torch_dtype(config.model),
-        attn_implementation=str(config.model.attention),
+        # sdpa is asked for by default, and not every type has it: transformers then takes eager
+        attn_implementation=None if attention is Attention.sdpa else str(attention),
         quantization_config=quantization_config(config.quantization, config.model),
         device_map={"": str(config.device)},
     )
@@ -59,7 +60,48 @@ def load_base(config: RunConfig) -> Base:
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
+    check_causal(model, f"model.path={path.path}")
     return Base(model, tokenizer, revision or _commit(path) or "local")
+
+
+PROBED = 16  # tokens
+
+
+def check_causal(model: Any, place: str) -> None:
+    """Refuse a model whose logits depend on later tokens: its loss says nothing, however low it is.
+
+    It is asked once, by two texts that differ in their second half alone.
+
+    Raises:
+        ModelError: for such a model, and for one that cannot read token ids alone.
+    """
+    import torch
+
+    known = len(model.get_input_embeddings().weight)
+    first = torch.arange(PROBED) * 7 % (known - 8) + 4
+    other = torch.cat([first[: PROBED // 2], (first[PROBED // 2 :] + known // 3) % (known - 8) + 4])
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            one, two = (
+                model(input_ids=ids[None].to(model.device), attention_mask=torch.ones_like(ids)[None].to(model.device))
+                .logits[0, : PROBED // 2]
+                .float()
+                for ids in (first, other)
+            )
+    except Exception as error:  # whatever a model's code raises
+        if out_of_memory(error):
+            raise
+        what = f"cannot read token ids alone: {type(error).__name__}: {first_line(error)}"
+        raise ModelError(place, f"{what.rstrip('.')}.", "Take a causal language model.") from error
+    # a kernel may round the same row otherwise beside other rows
+    apart = 1e-4 if one.dtype == model.dtype else 0.05
+    if float((one - two).abs().max()) > apart * float(one.std()):
+        raise ModelError(
+            place,
+            "sees the future: a later token changes the logits before it, so its eval loss is worthless.",
+            "Take a causal language model; BERT and its like are ones only with is_decoder=true in config.json.",
+        )
 
 
 def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def token_losses(model: Any, inputs: Mapping[str, Any], labels: torch.Tensor) -> torch.Tensor:
-    """Loss of every supervised token, in nats.
+    """Loss of every supervised token, in nats; see `scored`."""
+    return scored(model, inputs, labels)[0]
+
+
+def scored(model: Any, inputs: Mapping[str, Any], labels: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    """Loss of every supervised token, in nats, and what the model's forward gave besides.
 
     The vocabulary's logits are computed only for the columns in which some row is supervised (`logits_to_keep`):
     logits of every column fill the memory (trl#5069), and on a CPU they took half of a training step.
@@ -26,19 +31,19 @@ def token_losses(model: Any, inputs: Mapping[str, Any], labels: torch.Tensor) ->
         labels: (rows, width), IGNORED where there is no loss; the label at t is predicted from what stands before t.
 
     Returns:
-        float32, shape (supervised tokens,), row by row.
+        float32, shape (supervised tokens,), row by row; the model's output, its logits of some columns only.
     """
     from torch.nn.functional import cross_entropy
 
     targets = labels[:, 1:]
     columns = (targets != IGNORED).any(dim=0).nonzero().flatten()
-    logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
+    output = model(**inputs, logits_to_keep=columns, use_cache=False)
+    logits = output.logits
     if logits.shape[1] != len(columns):  # a model that does not know logits_to_keep
         logits = logits[:, columns]
     targets = targets[:, columns]
     chosen = targets != IGNORED
-    losses: torch.Tensor = cross_entropy(logits[chosen].float(), targets[chosen], reduction="none")
-    return losses
+    return cross_entropy(logits[chosen].float(), targets[chosen], reduction="none"), output
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 from lorascope.compat import unquantized_modules
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, map_modules
-from lorascope.targets.roles import FFN_PLACE, place_of
-from lorascope.targets.weights import weights_of
+from lorascope.targets.roles import ELSEWHERE, FFN_PLACE, place_of
+from lorascope.targets.weights import largest, weights_of
 
 INTO_ATTENTION, OUT_OF_ATTENTION, INTO_FFN, OUT_OF_FFN = range(4)  # the order in which a block computes
 
@@ -151,7 +151,7 @@ def survey(model: Any) -> ModelDims:
         key_width=_first(config, ("qk_head_dim",)) or head_width,
         value_width=_first(config, ("v_head_dim",)) or head_width,
         activation=_activation(config),
-        attention_dropout=float(getattr(config, "attention_dropout", 0) or getattr(config, "attn_pdrop", 0) or 0),
+        attention_dropout=float(largest(config, "attention_dropout") or largest(config, "attn_pdrop") or 0),
         rotary=any("rotary" in path for path, _ in model.named_modules()),
         layers=_layers(model, modules, matrices, hidden, {"q": heads, "k": kv_heads}, head_width),
         outside=tuple(one for one in matrices if one.layer < 0 and one is not head),
@@ -267,7 +267,7 @@ def _activation(config: Any) -> str:
 
 def _first(config: Any, names: tuple[str, ...]) -> int | None:
     """The first of these settings that is a number above 0."""
-    values = (getattr(config, name, None) for name in names)
+    values = (largest(config, name) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
@@ -277,6 +277,8 @@ def learned_positions(model: Any) -> int | None:
 
     for name, module in model.named_modules():
         leaf = name.rpartition(".")[2]
+        if ELSEWHERE.search(name):  # of images or sounds
+            continue
         if isinstance(module, torch.nn.Embedding) and ("position" in leaf or leaf == "wpe"):
             # OPT and its kin count from 2
             return int(module.num_embeddings - getattr(module, "offset", 0))

@@ -32,6 +32,8 @@ OF_TYPE: dict[str, dict[str, Roles]] = {
     "ctrl": {"ffn.0": ("up",), "ffn.2": ("down",)},
     "deepseek_v4": {"self_attn.kv_proj": ("k", "v"), "self_attn.o_b_proj": ("o",)},
     "doge": {"self_attn.v_proj": ()},  # its values decide the mask as well
+    # PEFT renames these when it loads an adapter, and then does not find their weights
+    "laguna": {f"mlp.shared_experts.{leaf}_proj": () for leaf in ("gate", "up", "down")},
     "jetmoe": {
         "self_attention.experts.input_linear.weight": ("q",),
         "self_attention.experts.output_linear.weight": ("o",),

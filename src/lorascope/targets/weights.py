@@ -129,6 +129,14 @@ def number(config: Any, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def largest(config: Any, name: str, default: Any = None) -> Any:
+    """A setting of a transformers config; where each layer has its own, the largest."""
+    try:
+        return getattr(config, name, default)
+    except RuntimeError:  # as above
+        return max(getattr(one, name) for one in config.per_layer_config)
+
+
 def of_layer(config: Any, layer: int) -> Any:
     """The config of one layer, where layers differ."""
     return config.per_layer_config[layer] if getattr(config, "is_heterogeneous", False) else config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.config.schema import TrainConfig
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.errors import ConfigError, RunError
-from lorascope.evaluation.loss import token_losses
+from lorascope.evaluation.loss import scored
 from lorascope.interrupts import Preempted, asked
 from lorascope.training import checkpoints
 from lorascope.training.batching import by_length
@@ -77,6 +78,21 @@ def trainer_class() -> Any:
     return type("Trainer", (RunTrainer, SFTTrainer), {})
 
 
+def has_experts(model: Any) -> bool:
+    """Whether a router divides tokens among experts somewhere in the model."""
+    return any(
+        re.search("expert|router", f"{name} {type(one).__name__}".lower()) for name, one in model.named_modules()
+    )
+
+
+def fused_by_trl(model: Any, *, auxiliary: bool) -> bool:
+    """Whether TRL's fused loss can run a model: it asks the base for hidden states, and the config for the experts."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = inner.config.get_text_config()
+    named = hasattr(config, "num_experts") and hasattr(config, "num_experts_per_tok")
+    return inner.base_model is not inner and (named or not auxiliary)
+
+
 class RunTrainer(Base):
     """What is replaced of TRL's trainer; compat.TRAINER_HOOKS lists the methods, each with its reason.
 
@@ -101,6 +117,8 @@ class RunTrainer(Base):
 
         self.measure, self.data, self.settings, self.saving = measure, data, settings, saving
         self.trained_head, self.warn = trained_head, warn
+        if not has_experts(self.model):  # a type that may have some, as doge
+            self.aux_loss_enabled = False
         self.losses: list[Any] = []  # of this step's batches
         self.read: list[Any] = []  # their token ids
         latest = saving.latest
@@ -114,14 +132,24 @@ class RunTrainer(Base):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The mean over the supervised tokens of an optimizer's step, the same on every device."""
-        plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
+        fused = fused_by_trl(model, auxiliary=self.aux_loss_enabled)
+        plain = self.args.loss_type == "nll" and self.label_smoother is None and not (self.aux_loss_enabled and fused)
         if self.trained_head and not plain:
             what = "label smoothing, loss_type=dft and a router's auxiliary loss pass a trained lm_head by."
             raise ConfigError("train.sft", what, "Leave them out, or lm_head: it would never be trained (trl#4612).")
-        if not plain or return_outputs or (self.args.device.type == "cuda" and not self.trained_head):
+        on_cuda = self.args.device.type == "cuda" and not self.trained_head and fused
+        if not plain or return_outputs or on_cuda:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        losses = token_losses(model, {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"])
-        return losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        inputs, labels = {k: v for k, v in inputs.items() if k != "labels"}, inputs["labels"]
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        losses, output = scored(model, inputs, labels)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        if self.aux_loss_enabled:  # as TRL adds it: to each batch's loss, divided by the batches of a step
+            steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+            auxiliary = getattr(output, "aux_loss", None)  # llama4 has the setting and no such loss
+            loss = loss if auxiliary is None else loss + self.router_aux_loss_coef * auxiliary / steps
+        return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)

@@ -103,7 +103,7 @@ def train_adapter(
     frozen_inputs = nullcontext if is_reentrant(config.train) else partial(no_gradient_of_inputs, model)
     adapted_head = has_adapted_head(model)
     head = head_hidden(model) if adapted_head else nullcontext()
-    with frozen_inputs(), _setting_errors(config.train), head, _biases_unchanged(model):
+    with frozen_inputs(), _setting_errors(config.train), head, _biases_unchanged(model), _router_settings_kept(model):
         trainer = trainer_class()(
             model=model,
             args=sft_config(config, saving.folder),
@@ -245,6 +245,16 @@ def has_adapted_head(model: PeftModel) -> bool:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return isinstance(model.get_output_embeddings(), BaseTunerLayer)
+
+
+@contextmanager
+def _router_settings_kept(model: PeftModel) -> Iterator[None]:
+    """Take back what TRL writes into the config of a mixture of experts: `compute_loss` asks for the router itself."""
+    config = model.config.get_text_config()
+    before = {name: value for name, value in vars(config).items() if "router" in name}
+    yield
+    for name, value in before.items():
+        setattr(config, name, value)
 
 
 @contextmanager
