@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lorascope.base.architecture import model_class
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -222,6 +224,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "shape_embed_dim": 10,
         "shape_vocab_size": 101,
     },
+    "xlm": {"causal": True},
     "xlnet": {"d_head": 8},
     "xmod": {"default_language": "en_XX"},
     "zamba": {
@@ -244,15 +247,73 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "layer_types": ["hybrid", "hybrid_sliding"],
     },
 }
+
+
+def sections(*sizes: int, **more: Any) -> dict[str, Any]:
+    """Rotary settings whose frequencies are divided among time, height and width."""
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [*sizes]} | more}
+
+
+# types that also see
+SETTINGS |= {
+    **{
+        kind: {"text_config": sections(2, 1, 1)}
+        for kind in ("glm46v", "glm4v", "glm_ocr", "glmga", "qwen2_5_vl", "qwen2_vl")
+    },
+    **{
+        kind: {"vision_start_token_id": 5, "text_config": sections(2, 1, 1)}
+        for kind in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")
+    },
+    **{kind: {"text_config": sections(2, 2, 2)} for kind in ("cosmos3_edge", "hunyuan_vl", "paddleocr_vl")},
+    "chameleon": {"vocabulary_map": {"<image>": 4}},
+    "cohere_compass": {"text_config": SETTINGS["cohere_compass_text"]},
+    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense", "sparse"]}},
+    "ernie4_5_vl_moe": {"text_config": {"moe_intermediate_size": [20, 20]} | sections(1, 1, 2)},
+    "glm4v_moe": {"text_config": sections(1, 1, 0, partial_rotary_factor=0.5)},
+    "glm5_next": {"text_config": {"index_topk": 4, "index_kpool": 2, "qk_rope_head_dim": 0}},
+    "granite_docling": {"vision_config": {"out_hidden_size": 32}},
+    "inkling2": {"text_config": SETTINGS["inkling2_text"], "vision_config": {"text_hidden_size": 32}},
+    "janus": {"vision_config": {"num_image_tokens": 4, "image_size": 8, "patch_size": 4}},
+    "lfm2_vl": {"text_config": SETTINGS["lfm2"]},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [-1, -2]}},
+    "nemotron_h_omni": {
+        "text_config": SETTINGS["nemotron_h"],
+        "vision_config": {"video_temporal_patch_size": 2},
+        "video_temporal_patch_size": 2,
+    },
+    "step3p7": {"text_config": {"sliding_window": 6}},
+    "unlimited_ocr": {"text_config": {"num_key_value_heads": 4}},
+}
 NEEDS_ANOTHER_MODEL = "its forward reads the hidden states, keys and values of another model, not token ids"
 NEEDS_ITS_PART = "AutoModelForCausalLM gives the decoder the configuration of the whole, which lacks its fields"
 # Why a type is not here: not every type that transformers lists can be built and run alone.
+NEEDS_AN_IMAGE = "its forward asks for an image with every text"
+NO_SMALL_ONE = "no small configuration of it is known here"
+# Why a type is not here: not every type that transformers lists can be built and run alone.
 UNBUILDABLE: dict[str, str] = {
-    "gemma3n": "its vision tower needs the package timm",
+    **dict.fromkeys(("fast_vlm", "gemma3n", "perception_lm"), "its vision tower needs the package timm"),
     "gemma4_assistant": NEEDS_ANOTHER_MODEL,
     "gemma4_unified_assistant": NEEDS_ANOTHER_MODEL,
     "musicgen": NEEDS_ITS_PART,
     "musicgen_melody": NEEDS_ITS_PART,
+    **dict.fromkeys(
+        (
+            "blip",
+            "blip-2",
+            "florence2",
+            "idefics",
+            "instructblip",
+            "instructblipvideo",
+            "kosmos-2",
+            "pi0",
+            "pix2struct",
+        ),
+        NEEDS_AN_IMAGE,
+    ),
+    **dict.fromkeys(("pp_formulanet", "t5gemma2", "udop", "vision-encoder-decoder"), NEEDS_AN_IMAGE),
+    "diffusion_gemma": "it writes by diffusion, not from left to right",
+    "evolla": "transformers lists it and has no class for it",
+    **dict.fromkeys(("granite4_vision", "muse_spark"), NO_SMALL_ONE),
 }
 FULL_RANK = {"full_rank_queries": {"q_lora_rank": None}}
 # Other settings of a type that lay its weights out differently, by a name for each.
@@ -357,15 +418,28 @@ def shrunk(config: PreTrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def causal_types() -> list[str]:
+    """The types that transformers has a causal language model of."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def seeing_types() -> list[str]:
+    """The types that read images and text, and have no causal language model of their own."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.keys() - {*causal_types()})
+
+
 def small_model(model_type: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A small random model of a type: eager attention, float32, on the CPU, set to evaluation; the seed says which."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = small_config(model_type, **changes)
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        model = model_class(config).from_config(config, attn_implementation="eager").float().eval()
     redraw(model, seed)
     return model
 

@@ -89,20 +89,20 @@ def model_config(name: str) -> ModelConfig:
 
 
 def list_trainable_modules(model_name: str) -> dict[str, list[str]]:
-    """The paths of a model's attention and FFN projections, by layer, without loading weights.
+    """The paths of a model's attention, FFN and mixer projections, by layer, without loading weights.
 
     Args:
         model_name: a preset's name (`mistral7b`), a hub id, or a local folder.
 
     Returns:
-        `{"attention": [...], "ffn": [...]}`; a fused module is listed once.
+        `{"attention": [...], "ffn": [...]}`, and `mixer` where a model has recurrent ones; a fused module once.
 
     Raises:
         ConfigError, ModelError: when the model cannot be found or read.
     """
     groups: dict[str, list[str]] = {"attention": [], "ffn": []}
     for projection in inspect_model(model_config(model_name)).projections:
-        paths = groups[group_of(projection.role)]
+        paths = groups.setdefault(group_of(projection.role), [])
         if projection.module not in paths[-len(projection.fused_with) - 1 :]:
             paths.append(projection.module)
     return groups

@@ -19,7 +19,7 @@ from lorascope.targets.attach import attach
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import ModuleMap, Projection, map_modules
 from lorascope.targets.roles import place_of
-from small_models import UNBUILDABLE, VARIANTS, small_model
+from small_models import UNBUILDABLE, VARIANTS, causal_types, seeing_types, small_model
 from targets import oracle
 
 IDS = torch.randint(1, 90, (2, 11), generator=torch.Generator().manual_seed(7))
@@ -28,23 +28,23 @@ TENSORS = ("queries", "keys", "probabilities", "values", "context")
 MOVES = {"q": {"queries"}, "k": {"keys"}, "v": {"values"}}
 FOLLOWS = {"queries": {"probabilities", "context"}, "keys": {"probabilities", "context"}, "values": {"context"}}
 
-WITHOUT_ROLES = {"falcon_mamba", "mamba", "mamba2", "rwkv"}
-UNTRAINABLE = {"reformer"}
+UNTRAINABLE = {"reformer", "cpmant", "deepseek_ocr2", "molmo2", "paligemma", "unlimited_ocr", "xlnet"}
+UNSEEN = {"glm5_next"}  # its sparse attention passes by the products that the oracle watches
 MIXES = {"zaya"}  # its queries and keys are averaged with each other before they meet
 # types whose map lacks a role of their attention, and why, in docs/architectures.md
-PARTLY = {"doge", "xlnet"}
+PARTLY = {"doge"}
 # up is clamped, capped, normed, or has something added: not linear
-NOT_LINEAR = {"bitnet", "deepseek_v4", "gpt_oss", "inkling2_text", "minimax_m3_vl_text", "zamba2"}
+NOT_LINEAR = {
+    *("bitnet", "deepseek_v4", "gpt_oss", "inkling2", "inkling2_text", "minimax_m3_vl", "minimax_m3_vl_text", "zamba2"),
+}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def types() -> list[tuple[str, str]]:
-    from transformers.models.auto import modeling_auto
-
-    built = [kind for kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if kind not in UNBUILDABLE]
-    return [(kind, variant) for kind in sorted(built) for variant in ("", *VARIANTS.get(kind, {}))]
+    built = [kind for kind in (*causal_types(), *seeing_types()) if kind not in UNBUILDABLE]
+    return [(kind, variant) for kind in built for variant in ("", *VARIANTS.get(kind, {}))]
 
 
 @cache
@@ -145,8 +145,9 @@ def test_every_role_moves_what_its_name_says_and_nothing_else(kind, variant):
     if modules is None:
         assert kind in UNTRAINABLE
         return
-    assert bool(modules.roles) != (kind in WITHOUT_ROLES)
-    assert contradictions(kind, variant) == []
+    assert modules.roles
+    if kind not in UNSEEN:
+        assert contradictions(kind, variant) == []
 
 
 @pytest.mark.parametrize(("kind", "variant"), types())

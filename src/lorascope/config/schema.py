@@ -12,9 +12,16 @@ from typing import Any
 # o_gate: a gate on attention's output; latent: what multi-head latent attention compresses into, for k and v alike
 ATTENTION_ROLES = ("q", "k", "v", "o", "o_gate", "latent")
 FFN_ROLES = ("gate", "up", "down")
-ROLES = ATTENTION_ROLES + FFN_ROLES
+MIXER_ROLES = ("mixer",)  # what recurs or convolves in attention's place: state spaces, linear attention
+ROLES = ATTENTION_ROLES + FFN_ROLES + MIXER_ROLES
 HIGHEST_RANK = 2**16  # beyond any use; PEFT would ask for its memory all the same
-GROUPS: dict[str, tuple[str, ...]] = {"attention": ATTENTION_ROLES, "ffn": FFN_ROLES, "all": ROLES}
+# `all` was named before mixers had a role, and keeps its meaning; `block` is all and them
+GROUPS: dict[str, tuple[str, ...]] = {
+    "attention": ATTENTION_ROLES,
+    "ffn": FFN_ROLES,
+    "all": ATTENTION_ROLES + FFN_ROLES,
+    "block": ROLES,
+}
 
 
 class Device(StrEnum):
@@ -194,9 +201,11 @@ class Ranks:
     gate: int | None = None
     up: int | None = None
     down: int | None = None
+    mixer: int | None = None
     attention: int | None = None
     ffn: int | None = None
     all: int | None = None
+    block: int | None = None
 
     def given(self) -> dict[str, int]:
         """Only the roles and groups that have a rank."""
@@ -211,6 +220,7 @@ class AutoConfig:
     types: int = 3  # plop: module types to adapt
     share: float = 0.2  # kappa: of the modules
     prompts: int = 100  # plop, eva
+    mixers: bool = False  # place on recurrent mixers too
 
 
 @dataclass(kw_only=True)

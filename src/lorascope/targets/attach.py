@@ -48,6 +48,7 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     own_biases(model, plan.biases)
     keep_adapter_in_float32(model)
     keep_blocks(layers, plan)
+    check_reload(model, plan)
     return model
 
 
@@ -170,6 +171,29 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
             f"target={plan.strategy}",
             f"the adapter holds {trained:,} parameters, {plan.stored_parameters:,} were planned.",
             "This is a fault of lorascope; please report it with the model's name.",
+        )
+
+
+def check_reload(model: PeftModel, plan: TargetPlan) -> None:
+    """Refuse an adapter that PEFT would not load again: it renames weights of some types by patterns that miss.
+
+    The adapter's own weights are handed to PEFT as a saved file's would be, so nothing changes.
+
+    Raises:
+        PlanError: naming the first weight.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    # with keys that PEFT looks for among the model's own, it would take the base's for missing
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    found = set_peft_model_state_dict(model, state)
+    lost = [key for key in found.missing_keys if "lora_" in key and f".{ADAPTER}" in key] + [*found.unexpected_keys]
+    if lost:
+        raise PlanError(
+            f"target={plan.strategy}",
+            f"PEFT saves {lost[0].replace(f'.{ADAPTER}', '')} under a name that it does not load again "
+            f"({len(lost)} weights).",
+            "Leave these modules out, by roles or by target.modules.",
         )
 
 

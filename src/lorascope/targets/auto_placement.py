@@ -79,6 +79,7 @@ def _candidates(strategy: TargetConfig, modules: ModuleMap) -> tuple[list[Projec
     """
     layers = set(chosen_layers(strategy.layers, modules.layers))
     roles = {one.role for one in modules.projections if one.layer in layers}
+    roles -= set() if strategy.auto.mixers else {"mixer"}
     every = dataclasses.replace(
         strategy,
         ranks=Ranks(**dict.fromkeys(roles, 1)),

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lorascope.base.architecture import build_on_meta, load_architecture
+from lorascope.base.architecture import build_on_meta, load_architecture, model_class
 from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
 from lorascope.targets.role_inference import BlockReading, read_blocks
-from lorascope.targets.roles import UNTRAINABLE
+from lorascope.targets.roles import CAUSAL_BY, FUTURE, UNTRAINABLE
 from lorascope.targets.weights import Spans, Weight, number, weights_of
 
 
@@ -128,12 +128,14 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
     """
     config = model.config.get_text_config()
     weights = list(weights_of(model))
-    reading = read_blocks(weights, model, mapping or {})
+    tower = _language_tower(model)
+    reading = read_blocks([one for one in weights if one.name.startswith(tower)], model, mapping or {})
     projections = sorted(_projections(reading), key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal))
-    if reason := UNTRAINABLE.get(str(config.model_type)):
-        raise ModelError(f"model type '{config.model_type}'", f"{reason}.", "Take another model.")
+    _check_trainable(model)
     with_role = {(projection.module, projection.parameter) for projection in projections}
     rest = [weight for weight in weights if (weight.module, weight.parameter) not in with_role]
+    mixers = {(one.module, one.parameter) for one in projections if one.role == "mixer"}  # which may be named too
+    by_name = [weight for weight in weights if weight in rest or (weight.module, weight.parameter) in mixers]
     heads = number(config, "num_attention_heads")
     return ModuleMap(
         name=name,
@@ -149,13 +151,33 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
         tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
         projections=tuple(projections),
         unmapped=tuple(weight.name for weight in rest),
-        named=tuple(_named(rest, reading)) + tuple(_embeddings(model)),
+        named=tuple(_named(by_name, reading)) + tuple(_embeddings(model)),
         biases=tuple(
             BiasTerm(name.rpartition(".")[0], reading.layer_of(name), parameter.numel())
             for name, parameter in model.named_parameters()
             if name.rpartition(".")[2] == "bias"
         ),
     )
+
+
+def _check_trainable(model: Any) -> None:
+    """Raise a ModelError for a type whose loss says nothing, or that no adapter can be trained on."""
+    config = model.config.get_text_config()
+    setting = CAUSAL_BY.get(str(config.model_type))
+    for kind in (str(config.model_type), str(model.config.model_type)):
+        if setting and not getattr(config, setting):
+            remedy = f"It is causal only with {setting}=true in config.json."
+            raise ModelError(f"model type '{kind}'", f"{FUTURE}.", remedy)
+        if reason := UNTRAINABLE.get(kind):
+            raise ModelError(f"model type '{kind}'", f"{reason}.", "Take another model.")
+
+
+def _language_tower(model: Any) -> str:
+    """Where the language model of a model that also sees stands, as the beginning of its weights' names."""
+    if model_class(model.config).__name__ == "AutoModelForCausalLM":
+        return ""
+    decoder = model.get_decoder()
+    return next((f"{path}." for path, module in model.named_modules() if module is decoder and path), "")
 
 
 def _projections(reading: BlockReading) -> list[Projection]:

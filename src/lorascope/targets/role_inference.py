@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lorascope.config.schema import ROLES
 from lorascope.errors import ModelError
-from lorascope.targets.roles import OF_TYPE, BlockPlace, Roles, is_elsewhere, place_of, roles_of
+from lorascope.targets.roles import OF_TYPE, BlockPlace, Roles, is_adaptable_mixer, is_elsewhere, place_of, roles_of
 from lorascope.targets.weights import Spans, Weight, alternating, number, of_layer, repeated, spans_of
 
 Weights = Mapping[str, Weight]  # by path inside the block
@@ -149,9 +149,21 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
         if place and (not is_elsewhere(weight, place) or mapping):
             blocks.setdefault((place.stem, place.number), {})[place.inside] = weight
     read = _roles_in(blocks, config, mapping)
+    mixers = (
+        []
+        if mapping
+        else [
+            (place, weight, ("mixer",), "name")
+            for weight in weights
+            if weight.experts == 1 and (place := place_of(weight.name)) and is_adaptable_mixer(weight, place)
+        ]
+    )
     stems: dict[str, set[str]] = {}
     for at, _, roles, _ in read:
         stems.setdefault(at.stem, set()).update(roles)
+    for at, *_ in mixers:  # where they stand beside attention's blocks, these number the layers
+        if not any(at.stem == stem for stem in stems):
+            stems[at.stem] = {"mixer"}
     if not stems:  # nothing has a role: the longest list of blocks, for who names modules
         places = Counter(place.stem for place in (place_of(weight.name) for weight in weights) if place)
         stems = {stem: set() for stem, _ in places.most_common(1)}
@@ -166,7 +178,7 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
                 _parts(weight, roles, of_layer(config, place.number), model_type, mapping),
                 source,
             )
-            for place, weight, roles, source in read
+            for place, weight, roles, source in (*read, *mixers)
         ),
         offsets=offsets,
     )
@@ -184,6 +196,8 @@ def _roles_in(
             known = {inside: mapped[inside] for inside in block if inside in mapped}
         else:
             by_name = {inside: roles_of(BlockPlace(stem, index, inside), model_type) for inside in block}
+            closed = {inside for inside, roles in OF_TYPE.get(model_type, {}).items() if not roles}
+            block = {inside: weight for inside, weight in block.items() if inside not in closed}
             known = {inside: roles for inside, roles in by_name.items() if roles}
             known = _shared_values(_fused_gates(block, known), model_type)
         read += [

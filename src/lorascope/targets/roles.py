@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from lorascope.config.schema import ATTENTION_ROLES, FFN_ROLES
+from lorascope.config.schema import ATTENTION_ROLES, FFN_ROLES, MIXER_ROLES
 from lorascope.targets.weights import Weight
 
 Roles = tuple[str, ...]
@@ -25,6 +25,8 @@ IN_FFN: dict[str, Roles] = {
     "c_proj": ("down",), "fc_in": ("up",), "fc_out": ("down",),
     "input_linear": ("gate", "up"), "output_linear": ("down",), "dense_h_to_4h": ("up",), "dense_4h_to_h": ("down",),
 }  # fmt: skip
+# Of some types, PEFT renames these when it loads an adapter, and then does not find their weights.
+SHARED_EXPERTS = tuple(f"mlp.shared_experts.{leaf}_proj" for leaf in ("gate", "up", "down"))
 # What one model type alone calls so: the path inside the block.
 OF_TYPE: dict[str, dict[str, Roles]] = {
     "axk2": {"self_attn.q_gate_proj": ("q", "o_gate")},
@@ -32,8 +34,8 @@ OF_TYPE: dict[str, dict[str, Roles]] = {
     "ctrl": {"ffn.0": ("up",), "ffn.2": ("down",)},
     "deepseek_v4": {"self_attn.kv_proj": ("k", "v"), "self_attn.o_b_proj": ("o",)},
     "doge": {"self_attn.v_proj": ()},  # its values decide the mask as well
-    # PEFT renames these when it loads an adapter, and then does not find their weights
-    "laguna": {f"mlp.shared_experts.{leaf}_proj": () for leaf in ("gate", "up", "down")},
+    "laguna": dict.fromkeys(SHARED_EXPERTS, ()),
+    "mistral_large4_text": dict.fromkeys((*SHARED_EXPERTS, "mlp.experts.gate_up_proj", "mlp.experts.down_proj"), ()),
     "jetmoe": {
         "self_attention.experts.input_linear.weight": ("q",),
         "self_attention.experts.output_linear.weight": ("o",),
@@ -55,11 +57,40 @@ ELSEWHERE = re.compile(
 )
 NORM = re.compile(r"layernorm\.")  # axk2 has small FFNs in its norms
 # Types on which an adapter cannot be trained at all, and why.
-UNTRAINABLE = {"reformer": "its reversible layers give no gradient to an adapter on a frozen base"}
+FUTURE = "sees the future: a later token changes the logits before it, so its eval loss is worthless"
+UNTRAINABLE = {
+    "reformer": "its reversible layers give no gradient to an adapter on a frozen base",
+    **dict.fromkeys(("cpmant", "paligemma", "xlnet"), FUTURE),
+    "molmo2": "its training asks for mm_token_type_ids, which a text does not have",
+    **dict.fromkeys(
+        ("deepseek_ocr2", "unlimited_ocr"), "PEFT renames its adapter's weights and does not load them again"
+    ),
+}
+# Types that see the future unless this setting of their config is true; transformers' causal class does not set it.
+CAUSAL_BY = {
+    **dict.fromkeys(
+        (
+            "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+            "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl",
+            "xmod",
+        ),
+        "is_decoder",
+    ),
+    "xlm": "causal",
+}  # fmt: skip
 # Layers that run only where there is another modality's input.
 IDLE_LAYERS = re.compile(r"CrossAttentionDecoderLayer")
 # Owners whose q, k and v are no softmax attention's: state spaces, linear attention, convolutions.
-MIXERS = re.compile(r"Mamba|Lightning|DeltaNet|DeltaAttention|ShortConv|Rwkv|mLSTM|RecurrentBlock")
+MIXERS = re.compile(
+    r"Mamba|BambaMixer|FalconH1Mixer|Lightning|DeltaNet|DeltaAttention|ShortConv|Rwkv|LSTMLayer|RecurrentBlock"
+)
+# Modules of mixers whose weights the fast kernels read past any adapter, by their owner.
+PAST_ADAPTERS = {
+    re.compile(r"^(Falcon)?MambaMixer$"): ("x_proj", "dt_proj", "out_proj"),
+    re.compile(r"^JambaMambaMixer$"): ("dt_proj",),
+    re.compile(r"Mamba2Mixer$|^Zamba2MambaMixer$|MambaLayer$|^BambaMixer$|^FalconH1Mixer$"): ("out_proj",),
+}
+NO_MIXER = re.compile(r"FeedForward|DynamicShortConv")  # RWKV's channel mixing; Inkling's convolutions over k and v
 LAYER = re.compile(r"^(?P<stem>.*?)\.(?P<layer>\d+)\.(?P<inside>.+)$")
 
 
@@ -80,6 +111,21 @@ def place_of(name: str) -> BlockPlace | None:
     """
     found = LAYER.match(name)
     return BlockPlace(found["stem"], int(found["layer"]), found["inside"]) if found else None
+
+
+def mixer_of(weight: Weight, place: BlockPlace) -> str:
+    """The class of the recurrent mixer that a weight belongs to; empty for all others."""
+    inside = weight.owners[place.stem.count(".") + 3 :]  # below the model, its list of blocks, and the block
+    owner = next((one for one in reversed(inside) if MIXERS.search(one)), "")
+    return "" if NO_MIXER.search(owner) or NORM.search(place.inside) else owner
+
+
+def is_adaptable_mixer(weight: Weight, place: BlockPlace) -> bool:
+    """Whether an adapter on this part of a recurrent mixer is heard on every device."""
+    owner, leaf = mixer_of(weight, place), place.inside.rpartition(".")[2]
+    return bool(owner) and not any(
+        pattern.search(owner) and leaf in leaves for pattern, leaves in PAST_ADAPTERS.items()
+    )
 
 
 def is_elsewhere(weight: Weight, place: BlockPlace) -> bool:
@@ -106,8 +152,6 @@ def roles_of(place: BlockPlace, model_type: str) -> Roles:
 
 
 def group_of(role: str) -> str:
-    """`attention` or `ffn`."""
-    if role in ATTENTION_ROLES:
-        return "attention"
-    assert role in FFN_ROLES
-    return "ffn"
+    """`attention`, `ffn` or `mixer`."""
+    groups = {"attention": ATTENTION_ROLES, "ffn": FFN_ROLES, "mixer": MIXER_ROLES}
+    return next(name for name, roles in groups.items() if role in roles)

@@ -233,6 +233,9 @@ def _called(one: Projection, name: str) -> bool:
 
 
 def _absent(name: str, modules: ModuleMap) -> PlanError:
+    if set(modules.roles) == {"mixer"}:
+        what = f"role '{name}' is absent in {modules.name}, which has recurrent mixers alone."
+        return PlanError("target.ranks", what, "Place them: target=mixer   or ranks: {mixer: 8}")
     if not modules.roles:
         leaves = ", ".join(dict.fromkeys(one.role for one in modules.named))
         return PlanError(

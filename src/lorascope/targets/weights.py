@@ -92,7 +92,8 @@ BLOCKS = {
 BY_HEAD = {"bloom", "fuyu", "gpt_neox", "gpt_neox_japanese", "persimmon"}
 # gate, then up
 GATE_FIRST = {
-    "glm", "glm4", "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "jetmoe", "minimax_m3_vl_text",
+    "glm", "glm4", "glm4v_text", "glm_ocr_text", "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "jetmoe",
+    "minimax_m3_vl_text",
     "modernbert-decoder", "moshi", "phi3", "phi4_multimodal", "zamba2",
 }  # fmt: skip
 
