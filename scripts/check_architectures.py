@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import LorascopeError
-from small_models import UNBUILDABLE, causal_types, quiet, seeing_types, small_model
+from small_models import UNBUILDABLE, causal_types, quiet, seeing_types, small_config, small_model
 
 RESULTS = Path(__file__).parents[1] / "docs" / "architectures.json"
 ROWS = [{"prompt": f"say {number}", "completion": f"it is {number}"} for number in range(6)]
@@ -67,6 +67,7 @@ def check(kind: str) -> str:
 def make(kind: str, folder: Path) -> None:
     """A folder as people have it: weights, config, tokenizer; and rows."""
     small_model(kind).save_pretrained(folder)
+    small_config(kind).save_pretrained(folder)  # of the whole, where the model is a part
     small_tokenizer().save_pretrained(folder)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
 

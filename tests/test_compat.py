@@ -17,6 +17,7 @@ import torch
 
 from helpers import make_model, make_tokenizer
 from lorascope import compat
+from small_models import small_config
 
 SOURCE = Path(compat.__file__).parents[1]
 # of the trainer's methods, what transformers or this package passes to them
@@ -304,6 +305,14 @@ def test_no_other_module_uses_private_names_of_libraries():
                 private = [part for part in (node.module or "").split(".") if re.match("_[a-z]", part)]
                 private += [alias.name for alias in node.names if re.match("_[A-Za-z]", alias.name)]
                 assert node.module == "__future__" or not private, f"{path.name}: {node.module} {private}"
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("llama", "sdpa"), ("gpt_oss", "eager")])
+def test_attention_of_is_eager_where_a_type_has_no_other(kind, wanted):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(small_config(kind))
+    assert compat.attention_of(model) == wanted
 
 
 def test_peft_says_which_modules_of_mamba_it_does_not_adapt():

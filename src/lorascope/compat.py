@@ -111,6 +111,11 @@ def taken_for_experts(model_type: str) -> set[str]:
     return set(conversion._MOE_TARGET_MODULE_MAPPING.get(kind, {}))
 
 
+def attention_of(model: Any) -> str:
+    """The attention that a model computes with: the one that was asked for, or eager where its type has no other."""
+    return str(model.config._attn_implementation)
+
+
 def refused_by_peft(model_type: str, name: str) -> str:
     """Why PEFT takes no LoRA for modules of this name in models of this type; empty where it takes one."""
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba as check

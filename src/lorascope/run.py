@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lorascope.base.loading import base_folder, quantized_modules
+from lorascope.compat import attention_of
 from lorascope.config.schema import RunConfig
 from lorascope.config.variables import check_variables
 from lorascope.console import Bar, importing, waiting, warn
@@ -111,7 +112,9 @@ def _make(run: Run, session: Session) -> None:
     inputs = session.inputs(run.config, report.out)
     base = inputs.base
     record.data = inputs.entry()
-    record.fingerprint = fingerprint(run.config, record.data, base.revision, quantized_modules(base.model))
+    record.fingerprint = fingerprint(
+        run.config, record.data, base.revision, quantized_modules(base.model), attention_of(base.model)
+    )
     prompts = inputs.prompts(run.config)
     start = _place(run, inputs, prompts)
     run.ended("setup_seconds")

@@ -14,8 +14,11 @@ from lorascope.base.loading import load_base, quantized_modules
 from lorascope.compose import compose
 from lorascope.config.resolution import resolve
 from lorascope.config.schema import AlphaPolicy, Dtype, QuantizationConfig, Scheme
+from lorascope.errors import ConfigError, PlanError
 from lorascope.planning.model_dims import converted_modules, survey
+from lorascope.planning.run_plan import plan_run, resolve_config
 from lorascope.planning.step_spec import loras, optimizer_bytes, weights_bytes
+from lorascope.targets.weights import weights_of
 from planning.small import planned, setting, small
 
 
@@ -38,13 +41,16 @@ def held_bytes(model: Any) -> int:
         if isinstance(value, torch.Tensor):
             found[value.untyped_storage().data_ptr()] = value.numel() * value.element_size()
 
-    for value in (*model.parameters(), *model.buffers()):
+    stacks = [module for module in model.modules() if type(module).__name__ == "Bnb4bitParametrization"]
+    for value in (*model.parameters(), *model.buffers(), *stacks):
         state = getattr(value, "quant_state", None)
         for part in (state, getattr(state, "state2", None)):
             for name in ("absmax", "code", "offset"):
                 add(getattr(part, name, None))
-        add(value)
+        add(value if isinstance(value, torch.Tensor) else None)
         add(getattr(value, "SCB", None))
+    for module in model.modules():  # where an 8-bit module keeps it once it has computed
+        add(getattr(getattr(module, "state", None), "SCB", None))
     return sum(found.values())
 
 
@@ -69,6 +75,43 @@ def test_weights_take_what_was_predicted(folder, scheme, double_quant, dtype):
     predicted = weights_bytes(survey(meta), setting(dtype=dtype, scheme=scheme, double_quant=double_quant))
     assert predicted == pytest.approx(held_bytes(base), rel=0.01)
     assert quantized_modules(base) == (len(converted_modules(meta)) if scheme is not Scheme.none else 0)
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_experts_in_4_bit_take_what_was_predicted_and_compute_what_they_stand_for(tmp_path, double_quant):
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    folder = tmp_path / "mixtral"
+    small("mixtral").save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    words = ["model=hf", f"model.path={folder}", "device=cpu", "model.dtype=float32", "quantization=nf4"]
+    words.append(f"quantization.double_quant={double_quant}")
+    base, wanted = (load_base(resolve_config(compose([*words, *more]))).model
+                    for more in (["quantization.experts=true"], []))  # fmt: skip
+    meta = build_on_meta(load_architecture(compose(words).model)[0])
+    step = setting(dtype=Dtype.float32, scheme=Scheme.nf4, double_quant=double_quant, experts=True)
+    assert weights_bytes(survey(meta), step) == pytest.approx(held_bytes(base), rel=0.01)
+    stacks = [one for one in weights_of(meta) if one.experts > 1]
+    assert quantized_modules(base) == len(converted_modules(meta)) + len(stacks) > len(converted_modules(meta))
+    for one in stacks:  # what the stacks stand for, written out beforehand
+        values = wanted.get_submodule(one.module).get_parameter(one.parameter)
+        packed = quantize_4bit(values.data, compress_statistics=double_quant, quant_type="nf4")
+        values.data = dequantize_4bit(*packed)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(base(ids).logits, wanted(ids).logits)
+
+
+def test_adapters_on_experts_in_4_bit_are_refused_by_the_plan(tmp_path):
+    folder = tmp_path / "mixtral"
+    small("mixtral").save_pretrained(folder)
+    words = ["model=hf", f"model.path={folder}", "device=cpu", "target.lora_dropout=0", "quantization.experts=true"]
+    config = resolve_config(compose([*words, "quantization=nf4", "target=ffn"]))
+    with pytest.raises(PlanError, match=r"quantization.experts=true: PEFT cannot adapt experts in 4 bit"):
+        plan_run(config)
+    with pytest.raises(ConfigError, match=r"is for 4-bit bases"):
+        resolve_config(compose([*words, "quantization=none"]))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "mixtral", "qwen3_moe", "gemma3_text"])

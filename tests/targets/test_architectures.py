@@ -28,7 +28,7 @@ TENSORS = ("queries", "keys", "probabilities", "values", "context")
 MOVES = {"q": {"queries"}, "k": {"keys"}, "v": {"values"}}
 FOLLOWS = {"queries": {"probabilities", "context"}, "keys": {"probabilities", "context"}, "values": {"context"}}
 
-UNTRAINABLE = {"reformer", "cpmant", "deepseek_ocr2", "molmo2", "paligemma", "unlimited_ocr", "xlnet"}
+UNTRAINABLE = {"reformer", "cpmant", "deepseek_ocr2", "molmo2", "paligemma", "shieldgemma2", "unlimited_ocr", "xlnet"}
 UNSEEN = {"glm5_next"}  # its sparse attention passes by the products that the oracle watches
 MIXES = {"zaya"}  # its queries and keys are averaged with each other before they meet
 # types whose map lacks a role of their attention, and why, in docs/architectures.md

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.base.architecture import load_architecture, model_class
+from lorascope.base.checkpoint import check_checkpoint, check_scheme, in_full, method_of, stored_scheme
 from lorascope.base.hub import first_line, from_hub
 from lorascope.base.packaged import is_unpacked, package_version, packed_tokenizer, unpack
 from lorascope.config.schema import Attention, ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.config.validation import is_local
 from lorascope.errors import ModelError, out_of_memory
+from lorascope.targets.weights import weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -43,20 +46,35 @@ def load_base(config: RunConfig) -> Base:
     local = is_local(path.path or "")
     tokenizer = load_tokenizer(config.model)
     attention = config.model.attention
+    architecture = load_architecture(dataclasses.replace(path, architecture={}))[0]  # not as a preset has it
+    check_checkpoint(architecture, f"model.path={path.path}")
+    check_scheme(config, architecture)
+    dtype = torch_dtype(config.model)
+    quantization = quantization_config(config.quantization, config.model)
+    options = {"quantization_config": quantization}
+    if stored_scheme(architecture):
+        options = {}  # transformers reads the settings from the checkpoint
+    elif method_of(architecture):
+        path, found = in_full(path, architecture, dtype, to_disk=quantization is not None)
+        local, options = is_local(path.path or ""), options | found
     model, loaded = from_hub(
-        model_class(load_architecture(path)[0]).from_pretrained,
+        model_class(architecture).from_pretrained,
         path,
         local=local,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told below, by name
-        dtype=torch_dtype(config.model),
+        dtype=dtype,
         # sdpa is asked for by default, and not every type has it: transformers then takes eager
         attn_implementation=None if attention is Attention.sdpa else str(attention),
-        quantization_config=quantization_config(config.quantization, config.model),
         device_map={"": str(config.device)},
+        **options,
     )
     _check_loaded(loaded, path)
     keep_weights_as_they_are(model)
+    if stored_scheme(architecture):
+        compute_in(model, dtype)
+    if config.quantization.experts:
+        quantize_experts(model, double_quant=config.quantization.double_quant)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
@@ -115,7 +133,11 @@ def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
         name, found, wanted = (*other[0], "", "")[:3]
         what = f"{name} is {_shape(found)}, and {_shape(wanted)} by config.json"
         raise ModelError(place, f"{what} ({len(other)} weights of another shape).", remedy)
+    heads = [name for name in loaded["unexpected_keys"] if re.search(r"(^|\.)(score|classifier)\.", name)]
     if missing := sorted(loaded["missing_keys"]):
+        if heads and any("lm_head" in name for name in missing):
+            what = f"has a score head ({sorted(heads)[0]}) and no lm_head: it is a classifier."
+            raise ModelError(place, what, "Name the language model that it was made from.")
         raise ModelError(place, f"its weights lack {missing[0]} ({len(missing)} that config.json asks for).", remedy)
 
 
@@ -233,9 +255,35 @@ def keep_weights_as_they_are(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def quantize_experts(model: Any, *, double_quant: bool) -> None:
+    """Hold stacks of experts in NF4 as well: they are written out one stack at a time, when their module computes.
+
+    Raises:
+        ModelError: when the model has none.
+    """
+    from bitsandbytes.nn.parametrize import replace_parameter_4bit
+
+    stacks = [weight for weight in weights_of(model) if weight.experts > 1]
+    if not stacks:
+        what = "needs stacks of experts, and this model has none."
+        raise ModelError("quantization.experts=true", what, "Leave it out.")
+    for stack in stacks:
+        module = model.get_submodule(stack.module)
+        replace_parameter_4bit(module, stack.parameter, compress_statistics=double_quant, quant_type="nf4")
+
+
+def compute_in(model: Any, dtype: torch.dtype) -> None:
+    """Let stored 4-bit weights compute in the run's dtype, not in that of who has quantized them."""
+    for module in model.modules():
+        if hasattr(module, "compute_dtype") and hasattr(module, "quant_state"):
+            module.compute_dtype, module.compute_type_is_set = dtype, True
+
+
 def quantized_modules(model: Any) -> int:
-    """How many linear modules hold bitsandbytes weights."""
-    return sum(type(module).__module__.startswith("bitsandbytes.") for module in model.modules())
+    """How many linear modules and stacks of experts hold bitsandbytes weights."""
+    linear = sum(type(module).__module__.startswith("bitsandbytes.nn.modules") for module in model.modules())
+    stacks = sum(type(module).__name__ == "Bnb4bitParametrization" for module in model.modules())
+    return linear + stacks
 
 
 def check_quantized(model: Any, scheme: Scheme) -> None:

@@ -85,7 +85,10 @@ def tensors_of(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
     yield from model.named_parameters()
     yield from model.named_buffers()
-    for name, weight in model.named_parameters():
+    # an 8-bit module's numbers move from its weight to its state when it computes for the first time
+    states = ((f"{name}.state", getattr(module, "state", None)) for name, module in model.named_modules())
+    stacks = ((name, one) for name, one in model.named_modules() if type(one).__name__ == "Bnb4bitParametrization")
+    for name, weight in (*model.named_parameters(), *states, *stacks):
         for place in ("quant_state", "SCB", "CB"):
             state = getattr(weight, place, None)
             while state is not None:

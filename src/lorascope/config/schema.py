@@ -258,6 +258,7 @@ class QuantizationConfig:
 
     scheme: Scheme = Scheme.auto
     double_quant: bool = True
+    experts: bool = False  # nf4: stacks of experts too, which bitsandbytes leaves as they are by itself
 
 
 @dataclass(kw_only=True)

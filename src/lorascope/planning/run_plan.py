@@ -6,13 +6,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorascope.base.checkpoint import with_stored_scheme
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import tokenizer_at_hand
+from lorascope.compat import attention_of
 from lorascope.config.resolution import resolve
-from lorascope.config.schema import Device, ModelConfig, RunConfig
+from lorascope.config.schema import Attention, Device, ModelConfig, RunConfig, Scheme
 from lorascope.console import hush, importing
 from lorascope.data.sources import pin
 from lorascope.data.statistics import Size, size_of
+from lorascope.errors import ConfigError, PlanError
 from lorascope.evaluation.external_metrics import pin_metrics
 from lorascope.formats import megabytes
 from lorascope.planning.compute import ComputeEstimate, estimate_compute
@@ -40,11 +43,14 @@ def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig
         device: decide as on this one; by default the config's, which must be there.
 
     Raises:
-        ConfigError: when the device is not there.
+        ConfigError: when the device is not there, or the weights are stored in another quantization.
         DataError: when a file cannot be read.
     """
     with importing():
-        config = resolve(config, device)
+        config = resolve(with_stored_scheme(config), device)
+    if config.quantization.experts and config.quantization.scheme is not Scheme.nf4:
+        what = f"is for 4-bit bases, and this one has quantization={config.quantization.scheme}."
+        raise ConfigError("quantization.experts=true", what, "Take quantization=nf4, or leave it out.")
     # hashes of the files that decide what is learned and how it is judged
     dataset = dataclasses.replace(pin(config.dataset), metrics=pin_metrics(config.dataset.metrics))
     model = dataclasses.replace(config.model, content=folder_hash(config.model))
@@ -170,15 +176,23 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     """
     config, model = plan.config, plan.model
     check_init(target, config.quantization.scheme)
+    adapted = [site.module for site in target.sites if site.parts[0].projection.experts > 1]
+    if config.quantization.experts and adapted:
+        what = f"PEFT cannot adapt experts in 4 bit ({adapted[0]})."
+        raise PlanError(
+            "quantization.experts=true", what, "Take roles of the attention, or leave the experts as they are."
+        )
     if gpu_memory is None:
         gpu_memory = free_gpu_bytes(str(config.device))
     training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
+    computed = Attention.eager if attention_of(model) == Attention.eager else config.model.attention
+    estimated = dataclasses.replace(training, model=dataclasses.replace(training.model, attention=computed))
     return dataclasses.replace(
         plan,
         target=target,
         training=training,
-        memory=estimate_memory(training, model, target, **plan.longest_row),
-        compute=estimate_compute(training, model, target, **plan.mean_row),
+        memory=estimate_memory(estimated, model, target, **plan.longest_row),
+        compute=estimate_compute(estimated, model, target, **plan.mean_row),
     )
 
 

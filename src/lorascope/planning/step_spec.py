@@ -65,6 +65,7 @@ class StepSpec:
     checkpointing: bool
     optimizer: str
     evaluated: int = EvaluationConfig.batch_tokens  # padded tokens of one forward pass of the evaluation
+    experts: bool = False  # stacks of experts are quantized too
     reentrant: bool = False  # checkpointing of the kind that asks the embeddings for a gradient
 
     @property
@@ -108,6 +109,7 @@ def step_spec_of(
         dtype=config.model.dtype,
         scheme=config.quantization.scheme,
         double_quant=config.quantization.double_quant,
+        experts=config.quantization.experts,
         attention=config.model.attention,
         batch_size=train.batch_size,
         accumulation=train.gradient_accumulation,
@@ -225,7 +227,9 @@ def weights_bytes(dims: ModelDims, step: StepSpec) -> int:
 
 def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
     """The weights that are stored quantized in this step."""
-    return [] if step.scheme is Scheme.none else [one for one in dims.matrices if one.quantized]
+    if step.scheme is Scheme.none:
+        return []
+    return [one for one in dims.matrices if one.quantized or (step.experts and one.stored > 1)]
 
 
 def optimizer_bytes(tensors: Iterable[int], optimizer: str) -> int:

@@ -73,12 +73,15 @@ def run_name(config: RunConfig) -> str:
     return before if os.path.isdir(os.path.join(os.path.expanduser(config.runs_dir), before)) else now
 
 
-def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantized_modules: int) -> dict[str, Any]:
+def fingerprint(
+    config: RunConfig, data: dict[str, Any], revision: str, quantized_modules: int, attention: str | None = None
+) -> dict[str, Any]:
     """What two runs must share to be compared, and one hash over it: not the seed, not the strategy.
 
     Args:
         data: the record's `data`.
         quantized_modules: how many of its linear modules have quantized weights.
+        attention: what the model computes with, where that is known to be other than was asked for.
     """
     parts = {
         "model": config.model.path or config.model.package,
@@ -88,7 +91,7 @@ def fingerprint(config: RunConfig, data: dict[str, Any], revision: str, quantize
         "quantized_modules": quantized_modules,
         "dtype": str(config.model.dtype),
         "adapter_dtype": "float32",
-        "attention": str(config.model.attention),
+        "attention": attention or str(config.model.attention),
         "device": str(config.device),
         "max_length": config.train.max_length,
         "packing": config.train.packing,

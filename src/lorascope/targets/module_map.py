@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lorascope.base.architecture import build_on_meta, load_architecture, model_class
+from lorascope.base.checkpoint import check_checkpoint
 from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
 from lorascope.targets.role_inference import BlockReading, read_blocks
@@ -110,6 +111,7 @@ def read_model(model: ModelConfig) -> tuple[ModuleMap, Any]:
         ModelError: when its architecture cannot be had, or no adapter can be trained on its type.
     """
     config, origin = load_architecture(model)
+    check_checkpoint(config, f"model.path={model.path}")
     built = build_on_meta(config, trust_remote_code=model.trust_remote_code)
     return map_modules(built, model.path or model.name or config.model_type, origin, model.roles), built
 

@@ -61,6 +61,7 @@ FUTURE = "sees the future: a later token changes the logits before it, so its ev
 UNTRAINABLE = {
     "reformer": "its reversible layers give no gradient to an adapter on a frozen base",
     **dict.fromkeys(("cpmant", "paligemma", "xlnet"), FUTURE),
+    "shieldgemma2": "it classifies images",
     "molmo2": "its training asks for mm_token_type_ids, which a text does not have",
     **dict.fromkeys(
         ("deepseek_ocr2", "unlimited_ocr"), "PEFT renames its adapter's weights and does not load them again"

@@ -60,18 +60,28 @@ def linear_shape(module: Any) -> tuple[int, int, bool] | None:
 
 def _stacks(path: str, module: Any, owners: tuple[str, ...]) -> Iterator[Weight]:
     """A mixture's experts: one 3-D parameter for each projection (transformers 5)."""
-    kind = type(module).__name__
+    kind = type(module).__name__.removeprefix("Parametrized")  # what torch calls one that is quantized
     if "Expert" not in kind:
         return
     mirrored = kind in UNMARKED
     transposed = mirrored or bool(getattr(module, "is_transposed", False))
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.dim() != 3 or "bias" in name:
+    for name, shape in _shapes(module):
+        if len(shape) != 3 or "bias" in name:
             continue
-        experts, first, second = parameter.shape
+        experts, first, second = shape
         d_in, d_out = (first, second) if transposed else (second, first)
         interleaved = not getattr(module, "is_concatenated", True)
         yield Weight(path, d_in, d_out, name, experts, transposed, mirrored, interleaved, (*owners, kind))
+
+
+def _shapes(module: Any) -> Iterator[tuple[str, Sequence[int]]]:
+    """The parameters of a module, those in 4 bit with the shape of what they stand for."""
+    quantized = getattr(module, "parametrizations", {})
+    for name, parameter in module.named_parameters(recurse=False):
+        yield name, parameter.shape
+    for name, steps in quantized.items():
+        if (state := getattr(steps[0], "quant_state", None)) is not None:
+            yield name, state.shape
 
 
 def _parents(path: str) -> Iterator[str]:
