@@ -72,6 +72,8 @@ check-audit: setup ## the pinned dependencies against the advisory database
 check-browser: setup ## a report's page in headless Chromium, wide and narrow, light and dark; skips itself without one
 	@$(BIN)/python scripts/check_report.py --screenshots build/screenshots
 
+check-architectures: setup ## two training steps on a small model of every type, saved and loaded in plain PEFT; about 5 minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/check_architectures.py
 check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=tests/test_compat.py for some alone
 	@$(PYTHON) scripts/check_latest.py "$(TORCH)" $(TESTS)
 

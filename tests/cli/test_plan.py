@@ -56,7 +56,8 @@ def test_what_cannot_be_planned_is_one_message(words, says, capsys):
 
 # what the models' makers publish as their sizes
 SIZES = {
-    "gemma3_1b": 999_885_952, "gpt2": 124_439_808, "llama3_1b": 1_235_814_400, "llama3_3b": 3_212_749_824,
+    "gemma3_1b": 999_885_952, "gemma3_4b": 4_300_079_472, "mistral_small3": 24_011_361_280,
+    "qwen3_vl_4b": 4_437_815_808, "gpt2": 124_439_808, "llama3_1b": 1_235_814_400, "llama3_3b": 3_212_749_824,
     "llama3_8b": 8_030_261_248, "mistral7b": 7_241_732_096, "olmo2_1b": 1_484_916_736, "phi2": 2_779_683_840,
     "phi3_mini": 3_821_079_552, "phi4_mini": 3_836_021_760, "pythia_160m": 162_322_944, "qwen2_5_7b": 7_615_616_512,
     "qwen3_0_6b": 596_049_920, "qwen3_1_7b": 1_720_574_976, "qwen3_4b": 4_022_468_096, "qwen3_8b": 8_190_735_360,

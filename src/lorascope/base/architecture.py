@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorascope.base.hub import first_line, from_hub
@@ -104,9 +105,16 @@ def architecture_notes(loaded: PretrainedConfig, model: ModelConfig) -> list[str
         return []
     # defaults that both leave out are the same by name; gpt2's n_embd is hidden_size to those who ask
     settings = {key: value for key, value in model.architecture.items() if key != "model_type"}
-    preset = AutoConfig.for_model(str(kind), **settings)
-    return [
-        f"{name} of the loaded model is {getattr(loaded, name, None)}, the preset says {getattr(preset, name)}"
-        for name in model.architecture
-        if getattr(loaded, name, None) != getattr(preset, name)
-    ]
+    return _differences(loaded, AutoConfig.for_model(str(kind), **settings), model.architecture)
+
+
+def _differences(loaded: Any, preset: Any, named: Mapping[str, Any], place: str = "") -> list[str]:
+    """Those settings of the preset that the loaded config has otherwise, the nested configs' too."""
+    notes = []
+    for name, value in named.items():
+        one, other = getattr(loaded, name, None), getattr(preset, name, None)
+        if isinstance(value, Mapping):
+            notes += _differences(one, other, value, f"{place}{name}.")
+        elif one != other:
+            notes.append(f"{place}{name} of the loaded model is {one}, the preset says {other}")
+    return notes

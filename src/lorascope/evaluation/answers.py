@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lorascope.data.prompts import Choices
+from lorascope.data.prompts import Choices, Question
 from lorascope.data.template_notes import closing_tokens
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import out_of_memory
@@ -96,6 +97,14 @@ def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Seque
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return THOUGHT.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
+
+
+def right_answer(question: Question, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The answer that is wanted: as the data have it, or a tool call as the template writes it."""
+    if "tool_calls" not in json.loads(question.row.messages[-1].extra or "{}"):
+        return question.row.completion
+    ends = [token for token, _ in closing_tokens(question.answer, tokenizer)][:1]
+    return _text(question.answer, tokenizer, ends).strip()
 
 
 def unwrapped(text: str, completion: str, answer: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:

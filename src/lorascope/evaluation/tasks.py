@@ -12,7 +12,7 @@ from lorascope.config.schema import EvaluationConfig
 from lorascope.data.prompts import Question, choices, questions
 from lorascope.data.rows import Rows, some
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
-from lorascope.evaluation.answers import ends_of, generate, score_choices, unwrapped
+from lorascope.evaluation.answers import ends_of, generate, right_answer, score_choices, unwrapped
 from lorascope.evaluation.loss import Loss, item_losses
 from lorascope.evaluation.metrics import Answer, Needs, TaskMetric, interval, value_of
 
@@ -126,7 +126,7 @@ class Suite:
         asked = self.sets[name]
         batch: dict[str, Any] = {"batch_tokens": self.settings.batch_tokens, "progress": progress}
         pad_id = int(self.tokenizer.pad_token_id or 0)
-        found = [_unanswered(question) for question in asked]
+        found = [self._unanswered(question) for question in asked]
         if self._asks(name, Needs.choice):
             labels = self._labels(name)
             scores = score_choices(model, choices(asked, labels, self.tokenizer), pad_id=pad_id, **batch)
@@ -136,7 +136,7 @@ class Suite:
             ]
         if self._asks(name, Needs.text):
             written = [
-                unwrapped(text, question.row.completion, question.answer, self.tokenizer)
+                unwrapped(text, right_answer(question, self.tokenizer), question.answer, self.tokenizer)
                 for text, question in zip(self._written(model, asked, batch), asked, strict=True)
             ]
             found = [dataclasses.replace(one, text=text) for one, text in zip(found, written, strict=True)]
@@ -175,11 +175,15 @@ class Suite:
             return known[1]
         return item_losses(model, TokenizedSplit(ids, labels, ""), pad_id=pad_id, **batch)
 
+    def _unanswered(self, question: Question) -> Answer:
+        row = question.row
+        return Answer(row.question, right_answer(question, self.tokenizer), row.accepted, row.group)
+
     def baselines(self) -> dict[str, dict[str, float]]:
         """What answers without any model would score: always the most frequent class, or the question itself."""
         found: dict[str, dict[str, float]] = {}
         for name, asked in self.sets.items():
-            empty = [_unanswered(question) for question in asked]
+            empty = [self._unanswered(question) for question in asked]
             if labels := self._labels(name):
                 seen = Counter(row.completion for row in self.rows.train if row.completion in labels)
                 usual = seen.most_common(1)[0][0] if seen else labels[0]
@@ -201,8 +205,3 @@ def score_of(metric: TaskMetric, answers: Sequence[Answer]) -> Score:
     """Value and interval."""
     low, high = interval(metric, answers) or (None, None)
     return Score(value_of(metric, answers), low, high, len(answers))
-
-
-def _unanswered(question: Question) -> Answer:
-    row = question.row
-    return Answer(row.question, row.completion, row.accepted, row.group)
