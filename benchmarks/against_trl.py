@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from processes import Files, Finished, export_rows, forget_answers, in_turns, run, shared_environment, summary
 
 STRATEGIES = {

@@ -23,7 +23,7 @@ def main() -> int:
 
     from lorascope.base.loading import load_base
     from lorascope.compose import compose
-    from lorascope.config.resolution import resolve
+    from lorascope.config.machine import resolve
     from lorascope.console import hush
     from lorascope.data.prompts import choices, questions
     from lorascope.data.rows import some

@@ -131,7 +131,7 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     """Train on batches of this shape, and print a block."""
     from lorascope.base.loading import load_base
     from lorascope.compose import compose
-    from lorascope.config.resolution import resolve
+    from lorascope.config.machine import resolve
     from lorascope.data.tokenization import IGNORED, TokenizedSplit
     from lorascope.planning.compute import estimate_compute
     from lorascope.targets.attach import attach

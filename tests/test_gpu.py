@@ -29,7 +29,7 @@ def mistral(tmp_path_factory) -> Path:
 
 
 def test_auto_on_cuda_is_4_bit_with_paged_adam_and_checkpointing_until_it_is_known_to_fit(mistral, tmp_path):
-    from lorascope.config.resolution import resolve
+    from lorascope.config.machine import resolve
     from lorascope.training.trainer import sft_config
 
     config = resolve(compose(["model=hf", f"model.path={mistral}"]))

@@ -52,11 +52,11 @@ MAY_IMPORT = {
         "trackers",
     },
     "compose": {"compat", "config", "data", "errors", "evaluation", "records"},
-    "session": {"base", "config", "console", "data", "planning"},
+    "session": {"base", "config", "console", "data", "planning", "targets"},
     "run_reporter": {"config", "console", "data", "evaluation", "formats", "planning", "records"},
     "run": {
-        *("base", "config", "console", "evaluation", "interrupts", "planning", "records", "run_reporter", "session"),
-        *("targets", "trackers", "training"),
+        *("base", "compat", "config", "console", "evaluation", "interrupts", "planning", "records", "run_reporter"),
+        *("session", "targets", "trackers", "training"),
     },
     "reports": {"config", "console", "errors", "formats", "records", "stats", "trackers"},
     "study": {

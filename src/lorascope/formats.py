@@ -116,3 +116,8 @@ def quantity(unit: str, spreads: Iterable[float | None]) -> Quantity:
         return Quantity(unit, least if factor == 100 else 3)
     typical = known[len(known) // 2]
     return Quantity(unit, min(max(-math.floor(math.log10(typical / 3)), least), most))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from lorascope.base.loading import base_folder, quantized_modules
 from lorascope.compat import attention_of
+from lorascope.config.machine import check_variables
 from lorascope.config.schema import RunConfig
-from lorascope.config.variables import check_variables
 from lorascope.console import Bar, importing, waiting, warn
 from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss

@@ -16,14 +16,14 @@ from lorascope.base.packaged import is_unpacked
 from lorascope.base.restore import Seal
 from lorascope.config.schema import Auto, Init, OnBadRow, RunConfig, as_dict
 from lorascope.console import waiting, warn
-from lorascope.data.chat_template import with_template
+from lorascope.data.chat_template import renders_date, with_template
 from lorascope.data.prompts import prompt_batches
 from lorascope.data.rows import Rows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.statistics import Size, data_card, data_notes
-from lorascope.data.template_notes import renders_date
 from lorascope.data.tokenization import IGNORED, TokenizedSplit, encode_splits
 from lorascope.planning.run_plan import PlanningCache
+from lorascope.targets.weights import quantize_stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -142,6 +142,8 @@ class Session:
             if self._base is not None:
                 self.drop()
             self._base = load_base(config)
+            if config.quantization.experts:
+                quantize_stacks(self._base.model, double_quant=config.quantization.double_quant)
             check_quantized(self._base.model, config.quantization.scheme)
             self._key = key
             self._seal = Seal(self._base.model) if self.lasting else None

@@ -7,7 +7,7 @@ from helpers import CHAT_TEMPLATE
 from lorascope.base import hub
 from lorascope.base.loading import check_quantized, load_base, quantized_modules
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Device, Dtype, Scheme
 from lorascope.errors import ConfigError, ModelError
 from lorascope.targets.module_map import inspect_model

@@ -23,7 +23,7 @@ WRONG = [
     (
         "target=nope",
         "target=nope: there is no target 'nope'.",
-        "There are: all_linear, all_linear_r4, attention, auto_eva, auto_kappa, auto_plop, ffn,",
+        "There are: all_linear, all_linear_r4, attention, auto_eva, auto_kappa, auto_plop, block, ffn,",
     ),
     (
         "target.ranks.q=-1",
@@ -33,7 +33,7 @@ WRONG = [
     (
         "target.ranks.zz=4",
         "target.ranks.zz=4: there is no setting 'target.ranks.zz'.",
-        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, attention, ffn, all.",
+        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, mixer, attention, ffn, all, block.",
     ),
     ("train.learning_rate=fast", "train.learning_rate must be a number (got 'fast').", "The default is 0.0002."),
     (
@@ -71,7 +71,7 @@ WRONG = [
     (
         "target.ranks=8",
         "target.ranks=8: 'target.ranks' is a group of settings, not a value.",
-        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, attention, ffn, all.",
+        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, mixer, attention, ffn, all, block.",
     ),
     (
         "model=hf",
@@ -81,7 +81,7 @@ WRONG = [
     (
         "target.ranks=[1,2]",
         "target.ranks=[1,2]: 'target.ranks' is a group of settings, not a value.",
-        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, attention, ffn, all.",
+        "target.ranks has: q, k, v, o, o_gate, latent, gate, up, down, mixer, attention, ffn, all, block.",
     ),
     (
         "train.sft.learning_rate=1",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lorascope.config.variables import check_variables, numerics_of
+from lorascope.config.machine import check_variables, numerics_of
 from lorascope.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import torch
 
 from helpers import make_model, make_tokenizer, run_train
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.data.rows import DiskRows, rows_hash, shared_prompts
 from lorascope.data.sources import load_rows

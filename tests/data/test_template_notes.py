@@ -7,10 +7,10 @@ import pytest
 
 from helpers import CHAT_TEMPLATE, MARKED, make_tokenizer
 from lorascope.compose import compose
-from lorascope.data.chat_template import template_of
+from lorascope.data.chat_template import closing_tokens, template_of
 from lorascope.data.rows import Message, Row, Rows, exchange
 from lorascope.data.sources import load_rows
-from lorascope.data.template_notes import closing_tokens, template_notes
+from lorascope.data.statistics import template_notes
 from lorascope.data.tokenization import encode, encode_splits
 from lorascope.errors import DataError
 from lorascope.evaluation.answers import ends_of, unwrapped

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from chat_templates import FAMILIES, GEMMA, LLAMA3, MISTRAL, PHI, QWEN, SMOLLM2
-from helpers import make_tokenizer
+from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
 from lorascope.data.sources import load_rows
 from lorascope.data.tokenization import IGNORED, encode_splits
@@ -191,3 +191,32 @@ def test_a_plain_conversation_is_learned_alike_under_every_template(tmp_path, na
 def test_a_template_that_refuses_the_turns_says_so(tmp_path):
     with pytest.raises(DataError, match="the chat template refuses this row: no system role"):
         rendered(read(tmp_path, {"messages": [{"role": "system", "content": "Brief."}, ASKED, DONE]}), GEMMA)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_preview_marks_is_what_a_batch_has_labels_for(tmp_path, name):
+    from trl import SFTTrainer
+
+    from lorascope.cli.cmd_preview import as_json, summarise
+    from lorascope.training.trainer import sft_config
+
+    row = {"messages": TALK, "tools": TOOLS} if name in ("qwen", "llama3", "mistral") else {"messages": [ASKED, DONE]}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps({"messages": [ASKED, DONE | {"content": "Done."}]}) + "\n")
+    words = ["dataset=file", f"dataset.path={path}", f"dataset.eval_path={path}", "train.max_length=2048", "device=cpu"]
+    config = compose([*words, "train.batch_size=2"])
+    tokenizer = make_tokenizer(FAMILIES[name])
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    preview = summarise(config.dataset, config.train, tokenizer)
+    model = make_model(vocab_size=301)
+    trainer = SFTTrainer(
+        model=model, args=sft_config(config, tmp_path), train_dataset=preview.train.encoded.to_dataset(),
+        processing_class=tokenizer,
+    )  # fmt: skip
+    batch = next(iter(trainer.get_train_dataloader()))
+    marked = {tuple(one["input_ids"]): one["supervised"] for one in as_json(preview, 2)["train"]["examples"]}
+    assert len(marked) == 2
+    for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        length = int(mask.sum())
+        assert [one != IGNORED for one in labels[:length].tolist()] == marked[tuple(ids[:length].tolist())]
+        assert any(marked[tuple(ids[:length].tolist())])

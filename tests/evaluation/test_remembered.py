@@ -5,7 +5,7 @@ import pytest
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.data.rows import Rows, exchange
 from lorascope.data.tokenization import encode
 from lorascope.evaluation.forgetting import texts_of

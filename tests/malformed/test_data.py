@@ -47,14 +47,14 @@ FILES = {
     "a byte order mark alone": ("a.jsonl", b"\xef\xbb\xbf", "it has no rows"),
     "Parquet by another name": ("a.jsonl", GOOD, "It does not seem to be text"),
     "JSON Lines by another name": ("a.parquet", ROW, "a.parquet is not Parquet"),
-    "another ending": ("a.jsonl.gz", gzip.compress(ROW), "'.gz' files cannot be read"),
+    "another ending": ("a.jsonl.7z", ROW, "'.7z' files cannot be read"),
     "no ending": ("a", ROW, "'' files cannot be read"),
     # JSON
     "a line cut off": ("a.jsonl", ROW + ROW[:20], "a.jsonl, line 2 is not JSON (Unterminated string"),
-    "an object over several lines": ("a.jsonl", b'{\n"text": "x"\n}', "line 1 is not JSON"),
-    "two objects on a line": ("a.jsonl", ROW.strip() * 2, "line 1 is not JSON (Extra data"),
+    "an object over several lines": ("a.jsonl", b'{\n"text": "x"\n}', "of several lines each (pretty-printed)"),
+    "two objects on a line": ("a.jsonl", ROW.strip() * 2, "line 1 holds 2 objects, and JSON Lines has one"),
     "single quotes": ("a.jsonl", b"{'text': 'x'}", "line 1 is not JSON"),
-    "a list over several lines": ("a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', "line 1 is not JSON"),
+    "a list over several lines": ("a.jsonl", b'[{"text": "a"},\n{"text": "b"}]', "is one JSON list, not JSON Lines"),
     "blank lines": ("a.jsonl", b"\n \n\n", "it has no rows"),
     "brackets without end in a line": ("a.jsonl", b'{"text": ' + b"[" * 100_000, "is not JSON (nested too deeply)"),
     "brackets without end": ("a.json", b"[" * 100_000, "a.json, line 1 is not JSON: nested too deeply"),
@@ -81,8 +81,8 @@ FILES = {
     "a role that is a number": ("a.jsonl", messages({"role": 1, "content": "x"}), "message 1 has the role '1'"),
     "a role of 5000 letters": ("a.jsonl", messages({"role": "x" * 5000, "content": "x"}), "message 1 has the role 'xx"),
     "no role": ("a.jsonl", messages({"content": "x"}), "message 1 has the role 'None'"),
-    "a tool's message": ("a.jsonl", messages(USER, {"role": "tool", "content": "x"}, ANSWER), "message 2 has the role"),
-    "content in parts": ("a.jsonl", messages({"role": "user", "content": [{"text": "x"}]}, ANSWER), "(user) is a list"),
+    "a critic's message": ("a.jsonl", messages(USER, {"role": "critic", "content": "x"}, ANSWER), "role 'critic'"),
+    "an image in parts": ("a.jsonl", messages({"role": "user", "content": [{"type": "image"}]}, ANSWER), "type image"),
     "content in braces": ("a.jsonl", messages({"role": "user", "content": {}}, ANSWER), "(user) is an object"),
     "content of spaces": ("a.jsonl", messages(USER, {"role": "assistant", "content": " \n"}), "(assistant) is empty"),
     "a call without content": ("a.jsonl", messages(USER, {"role": "assistant", "tool_calls": []}), "is empty"),
@@ -129,7 +129,7 @@ def test_a_file_that_holds_no_rows_to_learn_from_is_told(name, data, says, tmp_p
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("others", [[], ["notes.txt"], ["deep/a.jsonl"]], ids=["nothing", "notes", "a folder"])
+@pytest.mark.parametrize("others", [[], ["notes.doc"], ["deep/a.jsonl"]], ids=["nothing", "notes", "a folder"])
 def test_a_folder_without_data_is_told_with_the_kinds_that_are_read(others, tmp_path):
     for other in others:
         (tmp_path / other).parent.mkdir(exist_ok=True)

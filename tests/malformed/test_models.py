@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lorascope.base.loading import load_base
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.errors import ModelError
 from lorascope.targets.module_map import inspect_model
 from malformed.judged import at_most_told, few, json_values, told

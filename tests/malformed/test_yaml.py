@@ -45,9 +45,9 @@ FILES = {
     "the group's own name": (MINE, b"target: {ranks: {q: 2}}\n", "target=mine", "there is no setting 'target.target'"),
     "settings of a model": (MINE, b"path: a/b\n", "target=mine", "there is no setting 'target.path'"),
     # where Hydra looks for it
-    "another group's folder": ("traget/mine.yaml", RANKS, "target=mine", "Your own is DIR/target/mine.yaml"),
-    "no group's folder": ("mine.yaml", RANKS, "target=mine", "Your own is DIR/target/mine.yaml"),
-    "another ending": ("target/mine.yml", RANKS, "target=mine", "Your own is DIR/target/mine.yaml"),
+    "another group's folder": ("traget/zebra.yaml", RANKS, "target=zebra", "Your own is DIR/target/zebra.yaml"),
+    "no group's folder": ("zebra.yaml", RANKS, "target=zebra", "Your own is DIR/target/zebra.yaml"),
+    "another ending": ("target/zebra.yml", RANKS, "target=zebra", "Your own is DIR/target/zebra.yaml"),
     "the package of another group": (MINE, b"# @package train\n" + RANKS, "target=mine", "no setting 'train.ranks'"),
     "a package without a name": (MINE, b"# @package\n" + RANKS, "target=mine", "target/mine.yaml cannot be read"),
     # what it refers to

@@ -8,7 +8,7 @@ import pytest
 
 from lorascope.base.architecture import build_on_meta, load_architecture
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Bias, Device, Dtype, Scheme
 from lorascope.formats import flop
 from lorascope.planning import activations

@@ -12,13 +12,13 @@ from helpers import make_model, make_tokenizer
 from lorascope.base.architecture import build_on_meta, load_architecture
 from lorascope.base.loading import load_base, quantized_modules
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import AlphaPolicy, Dtype, QuantizationConfig, Scheme
 from lorascope.errors import ConfigError, PlanError
 from lorascope.planning.model_dims import converted_modules, survey
 from lorascope.planning.run_plan import plan_run, resolve_config
 from lorascope.planning.step_spec import loras, optimizer_bytes, weights_bytes
-from lorascope.targets.weights import weights_of
+from lorascope.targets.weights import quantize_stacks, weights_of
 from planning.small import planned, setting, small
 
 
@@ -89,6 +89,7 @@ def test_experts_in_4_bit_take_what_was_predicted_and_compute_what_they_stand_fo
     words.append(f"quantization.double_quant={double_quant}")
     base, wanted = (load_base(resolve_config(compose([*words, *more]))).model
                     for more in (["quantization.experts=true"], []))  # fmt: skip
+    quantize_stacks(base, double_quant=double_quant)
     meta = build_on_meta(load_architecture(compose(words).model)[0])
     step = setting(dtype=Dtype.float32, scheme=Scheme.nf4, double_quant=double_quant, experts=True)
     assert weights_bytes(survey(meta), step) == pytest.approx(held_bytes(base), rel=0.01)

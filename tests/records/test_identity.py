@@ -4,7 +4,7 @@ import pytest
 
 from lorascope.compose import compose
 from lorascope.config.hints import choices_of
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.records.identity import run_hash, run_id, run_name
 
 

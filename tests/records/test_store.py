@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import RunConfig
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status, read_record, write_record

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from helpers import make_model, make_tokenizer
 from lorascope.base.loading import load_base
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import AlphaPolicy, Auto, AutoConfig, Fused, Init, Ranks, Scheme, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.adapter_parts import check_init

@@ -7,7 +7,7 @@ import torch
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Ranks, TargetConfig
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.targets.attach import attach

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 
 from helpers import make_model, make_tokenizer
 from lorascope.compose import compose
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Bias, Ranks, RunConfig, TargetConfig
 from lorascope.console import Bar, console
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
@@ -138,13 +138,14 @@ def test_evaluation_during_training_is_ours_and_reaches_the_trackers(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch, bad):
-    real, steps = sft_trainer.token_losses, []
+    real, steps = sft_trainer.scored, []
 
     def losses(model, inputs, labels):
         steps.append(inputs["input_ids"])
-        return real(model, inputs, labels) * (bad if len(steps) == 2 else 1.0)
+        found, output = real(model, inputs, labels)
+        return found * (bad if len(steps) == 2 else 1.0), output
 
-    monkeypatch.setattr(sft_trainer, "token_losses", losses)
+    monkeypatch.setattr(sft_trainer, "scored", losses)
     kept = []
     keep = type(
         "Keep", (TrainerCallback,), {"on_step_end": lambda self, *_, model, **__: kept.append(adapter(model))}
@@ -161,8 +162,8 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(tm
 
 
 def test_a_packed_batch_names_its_rows(tmp_path, monkeypatch):
-    real = sft_trainer.token_losses
-    monkeypatch.setattr(sft_trainer, "token_losses", lambda *words: real(*words) * float("nan"))
+    real = sft_trainer.scored
+    monkeypatch.setattr(sft_trainer, "scored", lambda *words: (real(*words)[0] * float("nan"), None))
     with pytest.raises(RunError, match=r"Rows of the batch: \d+, \d+"):
         train(tmp_path, "train.packing=true", "train.max_length=64")
 

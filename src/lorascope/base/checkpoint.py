@@ -28,8 +28,9 @@ NO_HEAD = re.compile(r"For(Sequence|Token|Image|Audio|Multiple)\w*(Classificatio
 
 def storage(config: PretrainedConfig) -> Mapping[str, Any]:
     """What a config says of the quantization of its weights; empty where they are stored in full."""
-    found = getattr(config, "quantization_config", None) or {}
-    return found if isinstance(found, Mapping) else found.to_dict()
+    found: Any = getattr(config, "quantization_config", None)
+    found = found.to_dict() if hasattr(found, "to_dict") else found
+    return found if isinstance(found, Mapping) else {}
 
 
 def method_of(config: PretrainedConfig) -> str:
@@ -52,7 +53,8 @@ def check_checkpoint(config: PretrainedConfig, place: str) -> None:
     Raises:
         ModelError: naming the method or the class, and the remedy.
     """
-    architectures = [str(one) for one in getattr(config, "architectures", None) or ()]
+    architectures = getattr(config, "architectures", None)
+    architectures = [str(one) for one in architectures] if isinstance(architectures, list) else []
     if architectures and all(NO_HEAD.search(one) for one in architectures):
         what = f"holds a {architectures[0]}, which has a score head and no lm_head."
         raise ModelError(place, what, "Name the language model that it was made from.")

@@ -17,7 +17,6 @@ from lorascope.base.packaged import is_unpacked, package_version, packed_tokeniz
 from lorascope.config.schema import Attention, ModelConfig, QuantizationConfig, RunConfig, Scheme
 from lorascope.config.validation import is_local
 from lorascope.errors import ModelError, out_of_memory
-from lorascope.targets.weights import weights_of
 
 if TYPE_CHECKING:
     import torch
@@ -73,8 +72,6 @@ def load_base(config: RunConfig) -> Base:
     keep_weights_as_they_are(model)
     if stored_scheme(architecture):
         compute_in(model, dtype)
-    if config.quantization.experts:
-        quantize_experts(model, double_quant=config.quantization.double_quant)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
@@ -253,23 +250,6 @@ def keep_weights_as_they_are(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def quantize_experts(model: Any, *, double_quant: bool) -> None:
-    """Hold stacks of experts in NF4 as well: they are written out one stack at a time, when their module computes.
-
-    Raises:
-        ModelError: when the model has none.
-    """
-    from bitsandbytes.nn.parametrize import replace_parameter_4bit
-
-    stacks = [weight for weight in weights_of(model) if weight.experts > 1]
-    if not stacks:
-        what = "needs stacks of experts, and this model has none."
-        raise ModelError("quantization.experts=true", what, "Leave it out.")
-    for stack in stacks:
-        module = model.get_submodule(stack.module)
-        replace_parameter_4bit(module, stack.parameter, compress_statistics=double_quant, quant_type="nf4")
 
 
 def compute_in(model: Any, dtype: torch.dtype) -> None:

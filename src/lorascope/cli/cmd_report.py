@@ -61,7 +61,7 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
     from lorascope.reports.findings import as_dict, find, result_rows
     from lorascope.reports.run_table import plain, write_csv
     from lorascope.reports.study_report import write_report
-    from lorascope.reports.study_tables import show_study
+    from lorascope.reports.text_tables import show_study
     from lorascope.study.watch import watch
 
     if options.watch is not None:

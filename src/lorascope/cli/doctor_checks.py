@@ -241,7 +241,7 @@ def torch() -> Check:
     def auto() -> str:
         import torch
 
-        from lorascope.config.resolution import resolve
+        from lorascope.config.machine import resolve
 
         config = resolve(RunConfig())
         build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"

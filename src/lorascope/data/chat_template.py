@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 NAME = re.compile(r"[A-Za-z_]\w*")
+CLOCK = re.compile(r"strftime_now|\bnow\(")  # what transformers offers to templates
 # what transformers hands to every template, and this program with each row
 GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -155,7 +156,7 @@ def check_shown(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Non
         if _text(less, tokenizer) == whole:
             name = Path(tokenizer.name_or_path).name
             remedy = "Take a model whose template shows them, or dataset.chat_template=FILE"
-            remedy += f"; or train without: dataset.drop='[\"{drop}\"]'" if drop else ""
+            remedy += f"; or train without: 'dataset.drop=[\"{drop}\"]'" if drop else ""
             raise DataError(place, f"the chat template{f' of {name}' if name else ''} leaves out {what}.", remedy)
 
 
@@ -203,3 +204,26 @@ def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str | None:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
     except Exception:  # a template raises whatever its author chose
         return None
+
+
+def renders_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template reads the clock."""
+    return bool(CLOCK.search(template_of(tokenizer) or ""))
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    """The tokenizer's special tokens by id, with those that only its list of added tokens calls so."""
+    added = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
+def closing_tokens(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Special tokens behind the last token of text, each with its index, in their order."""
+    special = special_tokens(tokenizer)
+    found: list[tuple[int, int]] = []
+    for place in range(len(ids) - 1, -1, -1):
+        if ids[place] in special:
+            found.insert(0, (ids[place], place))
+        elif tokenizer.decode([ids[place]]).strip():
+            break
+    return found

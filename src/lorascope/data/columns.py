@@ -126,7 +126,7 @@ def _preference(compared: list[str], present: set[str], place: str) -> DataError
     else:
         remedy = f"To train on the good answers: dataset.columns.messages={compared[0]} (or .text, where they are text)"
     if "rejected" in compared[0]:
-        remedy = f"To train on all other columns: dataset.drop=[{','.join(compared)}]"
+        remedy = f"To train on all other columns: 'dataset.drop=[{','.join(compared)}]'"
     what = f"it holds preference data ({', '.join(compared)}), and a run learns one answer a row."
     return DataError(place, what, remedy)
 
@@ -203,7 +203,9 @@ def to_row(raw: Mapping[str, Any], form: RowFormat, system: str | None, group: s
         turns, every = [*head, *earlier, *turns[len(head) :]], True
     tools = [text for name in form.tools if (text := messages.read_tools(raw.get(name), name))]
     if tools[1:]:
-        raise BadRowError(f"it has both {' and '.join(form.tools)}", f"dataset.drop=[{form.tools[1]}] leaves one out.")
+        raise BadRowError(
+            f"it has both {' and '.join(form.tools)}", f"'dataset.drop=[{form.tools[1]}]' leaves one out."
+        )
     return Row(messages.conversation(turns, system), "", every, key, place, tools="".join(tools))
 
 
@@ -281,7 +283,8 @@ def _turns(raw: Mapping[str, Any], form: RowFormat) -> tuple[list[Message], bool
 
 
 def _holds_messages(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, Mapping) and bool({"role", "from"} & first.keys())
 
 
 def _prompt(raw: Mapping[str, Any], form: RowFormat) -> str:

@@ -68,7 +68,8 @@ def is_given(value: Any) -> bool:
 
 def dropping(name: str) -> str:
     """The remedy that leaves a column or a key of messages out."""
-    return f"""dataset.drop='["{name}"]' leaves it out.""" if "[" in name else f"dataset.drop=[{name}] leaves it out."
+    quoted = f'"{name}"' if "[" in name else name
+    return f"'dataset.drop=[{quoted}]' leaves it out."
 
 
 def refuse_media(values: Mapping[str, Any], where: str = "") -> None:

@@ -216,7 +216,7 @@ class RowReader:
         rows = "row is" if self.left_out == 1 else "rows are"
         of = " of the eval half" if self.evaluation else ""
         why = f"{self.format.judged} is false, so the answer is a bad one"
-        return [f"{self.left_out} {rows} left out{of}: {why} (dataset.drop=[{self.format.judged}] trains on all)"]
+        return [f"{self.left_out} {rows} left out{of}: {why} ('dataset.drop=[{self.format.judged}]' trains on all)"]
 
     def one_question(self) -> bool:
         """Whether all rows that are read for their columns ask the same, so that only their documents differ."""

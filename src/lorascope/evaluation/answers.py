@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lorascope.data.chat_template import closing_tokens
 from lorascope.data.prompts import Choices, Question
-from lorascope.data.template_notes import closing_tokens
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.errors import out_of_memory
 from lorascope.evaluation.loss import item_losses

@@ -10,7 +10,7 @@ from typing import Any
 from lorascope.compat import unquantized_modules
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, map_modules
-from lorascope.targets.roles import ELSEWHERE, FFN_PLACE, place_of
+from lorascope.targets.roles import FFN_PLACE, place_of
 from lorascope.targets.weights import largest, weights_of
 
 INTO_ATTENTION, OUT_OF_ATTENTION, INTO_FFN, OUT_OF_FFN = range(4)  # the order in which a block computes
@@ -271,13 +271,16 @@ def _first(config: Any, names: tuple[str, ...]) -> int | None:
     return next((value for value in values if isinstance(value, int) and value > 0), None)
 
 
+OF_OTHER_SENSES = re.compile(r"vision|visual|image|audio")
+
+
 def learned_positions(model: Any) -> int | None:
     """How many positions a model has a vector for; None where positions are computed."""
     import torch
 
     for name, module in model.named_modules():
         leaf = name.rpartition(".")[2]
-        if ELSEWHERE.search(name):  # of images or sounds
+        if OF_OTHER_SENSES.search(name):
             continue
         if isinstance(module, torch.nn.Embedding) and ("position" in leaf or leaf == "wpe"):
             # OPT and its kin count from 2

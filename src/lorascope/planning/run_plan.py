@@ -1,21 +1,26 @@
-"""Plan a run before anything is loaded: target plan, memory, compute."""
+"""Plan a run, or all runs of a sweep, before anything is loaded: target plan, memory, compute."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from lorascope.base.checkpoint import with_stored_scheme
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import tokenizer_at_hand
 from lorascope.compat import attention_of
-from lorascope.config.resolution import resolve
+from lorascope.config.machine import resolve
 from lorascope.config.schema import Attention, Device, ModelConfig, RunConfig, Scheme
-from lorascope.console import hush, importing
+from lorascope.console import console, hush, importing, waiting
 from lorascope.data.sources import pin
 from lorascope.data.statistics import Size, size_of
-from lorascope.errors import ConfigError, PlanError
+from lorascope.errors import ConfigError, LorascopeError, PlanError
 from lorascope.evaluation.external_metrics import pin_metrics
 from lorascope.formats import megabytes
 from lorascope.planning.compute import ComputeEstimate, estimate_compute
@@ -206,3 +211,56 @@ def prediction(plan: RunPlan) -> dict[str, Any]:
         entry["fits"] = max(smaller, key=lambda way: way.predicted_bytes).overrides if smaller else None
         entry["free_bytes"] = free_gpu_bytes(device)
     return entry
+
+
+@dataclass
+class Job:
+    """One run of a sweep: the overrides that make it, and its config, or why it has none."""
+
+    overrides: str
+    config: RunConfig | None
+    error: LorascopeError | None = None
+    plan: RunPlan | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was made before, and will not be repeated."""
+        return self.plan is not None and self.plan.done is not None
+
+
+def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
+    """Plan every job, and show them; nothing is loaded, and none is kept from being run."""
+    if any(job.config and job.config.dry_run for job in jobs):
+        return  # each shows its own plan
+    out = out or console()
+    cache = PlanningCache()
+    with waiting(out, "planning all runs"):
+        for job in jobs:
+            _plan(job, cache)
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "parameters", "memory", ""):
+        table.add_column(title, justify="right" if title in ("parameters", "memory") else "left")
+    for job in jobs:
+        target = job.plan.target if job.plan else None
+        parameters = f"{target.trainable_parameters:,}" if target else "-"
+        memory = job.plan.memory_text if job.plan else "-"
+        table.add_row(*map(Text, (job.overrides, parameters, memory, _state(job))))
+    done, bad = sum(job.done for job in jobs), sum(job.error is not None for job in jobs)
+    counts = [f"{done} done" if done else "", f"{bad} cannot be run" if bad else ""]
+    out.print(f"[bold]{len(jobs)} runs[/]   {', '.join(filter(None, counts))}".rstrip())
+    out.print(table)
+
+
+def _state(job: Job) -> str:
+    if job.error:
+        return job.error.problem
+    return "done" if job.done else ""
+
+
+def _plan(job: Job, cache: PlanningCache) -> None:
+    if job.config is None:
+        return
+    try:
+        job.plan = plan_run(resolve_config(job.config), cache)
+    except LorascopeError as error:
+        job.error = error

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lorascope.config.resolution import optimizer, resolve
+from lorascope.config.machine import optimizer, resolve
 from lorascope.config.schema import Attention, Device, Dtype, EvaluationConfig, RunConfig, Scheme, TrainConfig
 from lorascope.planning.model_dims import INTO_ATTENTION, Matrix, ModelDims
 from lorascope.targets.plan import PlannedModule, TargetPlan

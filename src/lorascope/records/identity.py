@@ -8,8 +8,8 @@ import os
 import re
 from typing import Any
 
+from lorascope.config.machine import numerics
 from lorascope.config.schema import RunConfig, as_dict
-from lorascope.config.variables import numerics
 from lorascope.records.environment import redact
 
 # settings that change what is printed or where it is stored, not what is trained

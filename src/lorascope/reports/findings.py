@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.errors import RunError
+from lorascope.formats import counted
 from lorascope.records.record import RunRecord, Status, moment
 from lorascope.records.store import PREDICTIONS
 from lorascope.records.study_record import FILE, FINAL, PILOT, Study, read_study, records_of
 from lorascope.reports.run_table import Row, rows_of, setting
+from lorascope.reports.seed_groups import differing_versions
 from lorascope.reports.standings import TaskComparison, comparisons
-from lorascope.reports.text_tables import count, differing_versions
 from lorascope.stats.verdicts import FEWEST
 
 ADAPTED, MAIN = "adapter", "eval"  # stage and set, as `evaluation` writes them
@@ -112,7 +113,7 @@ class Findings:
         seeds, versions = len(self.study.seeds), differing_versions(list(self.records.values()))
         found = list(self.study.notes)
         if seeds < FEWEST:
-            found.append(f"{count(seeds, 'seed')}: a first look; a verdict needs {FEWEST}.")
+            found.append(f"{counted(seeds, 'seed')}: a first look; a verdict needs {FEWEST}.")
         if versions:
             found.append(f"versions differ among these runs: {'; '.join(versions)}")
         return found

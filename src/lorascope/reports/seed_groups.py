@@ -22,6 +22,7 @@ from lorascope.reports.run_table import (
     Column,
     Row,
     deciding,
+    flat,
     metric_names,
     number,
     rows_of,
@@ -229,3 +230,12 @@ def edge(rates: Sequence[Tried], arm: str, chosen: float | None) -> str:
     if chosen is None or len(known) < 2 or known[0] < chosen < known[-1]:
         return ""
     return "lowest" if chosen <= known[0] else "highest"
+
+
+def differing_versions(records: Sequence[RunRecord]) -> list[str]:
+    """The packages of which the runs had more than one version, each with them."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for package, version in flat(record.environment.get("packages", {})).items():
+            found.setdefault(package, set()).add(str(version))
+    return [f"{package} {', '.join(sorted(known))}" for package, known in found.items() if len(known) > 1]

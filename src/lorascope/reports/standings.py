@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lorascope.formats import Quantity, quantity
+from lorascope.formats import Quantity, counted, quantity
 from lorascope.records.record import EVAL_LOSS, RunRecord, Status
 from lorascope.records.study_record import FINAL, Arm, Study, StudyRun, Task, Values, values_of
 from lorascope.reports.run_table import ranks_of
-from lorascope.reports.text_tables import count
 from lorascope.stats.contrasts import contrasts, summary
 
 LOSS = EVAL_LOSS.name
@@ -61,7 +60,7 @@ class Line:
         """The verdict with what would settle it: inconclusive (about 6 seeds more)."""
         if not self.more_seeds or self.verdict in ("better", "worse", "equivalent"):
             return self.verdict
-        return f"{self.verdict} (about {count(self.more_seeds, 'seed')} more)"
+        return f"{self.verdict} (about {counted(self.more_seeds, 'seed')} more)"
 
 
 @dataclass(kw_only=True)

@@ -18,7 +18,7 @@ from lorascope.reports.findings import Findings, as_dict, find, result_rows, run
 from lorascope.reports.page import page_of
 from lorascope.reports.plots import plot_fronts
 from lorascope.reports.run_table import Row, csv_text, plain, setting
-from lorascope.reports.study_tables import show_study
+from lorascope.reports.text_tables import show_study
 
 if TYPE_CHECKING:
     from lorascope.trackers.wandb_sync import WandbStudy

@@ -1,4 +1,4 @@
-"""Tables of runs for the terminal."""
+"""Tables of runs, and of a study's verdicts, for the terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
-from lorascope.formats import duration
+from lorascope.formats import counted, duration
 from lorascope.records.record import EVAL_LOSS, RunRecord, moment
+from lorascope.records.study_record import Study
+from lorascope.reports.findings import Findings
 from lorascope.reports.run_table import (
     CONTEXT,
     LOSS,
@@ -18,21 +22,21 @@ from lorascope.reports.run_table import (
     SEED,
     Column,
     Row,
-    flat,
     metric_columns,
     rows_of,
     table_of,
 )
-from lorascope.reports.seed_groups import DIFFERS, GROUP_COLUMNS
+from lorascope.reports.seed_groups import DIFFERS, GROUP_COLUMNS, differing_versions
+from lorascope.reports.standings import Line, TaskComparison
 
 
 def show_runs(out: Console, rows: Sequence[Row], records: Sequence[RunRecord]) -> None:
     """Print a line for each run, and a warning where runs cannot be compared."""
-    _show(out, count(len(rows), "run"), rows, with_metrics(RUN_COLUMNS, rows), (*CONTEXT, SEED))
+    _show(out, counted(len(rows), "run"), rows, with_metrics(RUN_COLUMNS, rows), (*CONTEXT, SEED))
     _warn_of_differences(out, records)
     seeds = {row["seed"] for row in rows}
     if len(seeds) < 5 and len({row["target"] for row in rows}) > 1:
-        out.print(f"{count(len(seeds), 'seed')}, one learning rate for all arms: a first look, not a verdict.")
+        out.print(f"{counted(len(seeds), 'seed')}, one learning rate for all arms: a first look, not a verdict.")
 
 
 def show_groups(out: Console, rows: Sequence[Row], records: Sequence[RunRecord]) -> None:
@@ -41,7 +45,7 @@ def show_groups(out: Console, rows: Sequence[Row], records: Sequence[RunRecord])
     columns = [column for column in columns if column.field != "not_done" or any(row["not_done"] for row in rows)]
     if any(row["differs"] for row in rows):
         columns.append(DIFFERS)
-    _show(out, f"{count(len(rows), 'arm')} from {count(len(records), 'run')}", rows, columns, CONTEXT)
+    _show(out, f"{counted(len(rows), 'arm')} from {counted(len(records), 'run')}", rows, columns, CONTEXT)
     out.print("eval loss: mean over seeds; sd: standard deviation over seeds (n - 1), which needs two.")
     _warn_of_differences(out, records)
     if len({tuple(row["seeds"]) for row in rows if row["n"]}) > 1:
@@ -71,20 +75,6 @@ def _warn_of_differences(out: Console, records: Sequence[RunRecord]) -> None:
         )
     if mixed := differing_versions(records):
         out.print(f"[yellow]note[/]  versions differ among these runs: {escape('; '.join(mixed))}")
-
-
-def differing_versions(records: Sequence[RunRecord]) -> list[str]:
-    """The packages of which the runs had more than one version, each with them."""
-    found: dict[str, set[str]] = {}
-    for record in records:
-        for package, version in flat(record.environment.get("packages", {})).items():
-            found.setdefault(package, set()).add(str(version))
-    return [f"{package} {', '.join(sorted(known))}" for package, known in found.items() if len(known) > 1]
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: 1 run, 2 runs."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 FIELDS = (
@@ -118,7 +108,7 @@ COLUMNS = (
 
 def show_list(out: Console, rows: Sequence[Row], known: int) -> None:
     """Print the lines; none of them is wrapped or cut."""
-    out.print(f"[bold]{count(known, 'run')}[/]" if len(rows) == known else f"[bold]{len(rows)} of {known} runs[/]")
+    out.print(f"[bold]{counted(known, 'run')}[/]" if len(rows) == known else f"[bold]{len(rows)} of {known} runs[/]")
     if not rows:
         return
     table = table_of(rows, COLUMNS)
@@ -128,3 +118,71 @@ def show_list(out: Console, rows: Sequence[Row], known: int) -> None:
         wide = out.measure(table, options=out.options.update(width=10_000)).maximum
     table.width = max(wide, 1)
     out.print(table, width=max(wide, out.width))
+
+
+ARM_WIDTH = 20  # letters of an arm's name; longer ones are cut off
+STYLES = {"better": "green", "worse": "red", "no verdict": "yellow"}
+
+
+def show_study(out: Console, found: Findings) -> None:
+    """Print a heading, a table for each view and task, and what a reader must know."""
+    study = found.study
+    out.print(Text.assemble((study.name, "bold"), f" on {heading(found)}"), soft_wrap=True)
+    for one in found.comparisons:
+        out.print()
+        out.print(Text(title(study, one), style="bold"), soft_wrap=True)
+        out.print(_table(study, one))
+        for line in one.lines:
+            if line.reason:
+                out.print(Text(f"  {line.arm}: {line.reason}"), soft_wrap=True)
+        for note in one.notes:
+            _note(out, note)
+    if found.notes:
+        out.print()
+    for note in found.notes:
+        _note(out, note)
+
+
+def heading(found: Findings) -> str:
+    """What was studied: airports, smollm2, 5 seeds each, rate tuned per arm."""
+    study = found.study
+    tasks = ", ".join(task.name for task in study.tasks)
+    rate = "rate tuned per arm" if study.rates else "one learning rate for all arms"
+    return f"{tasks}, {found.model}, {counted(len(study.seeds), 'seed')} each, {rate}"
+
+
+def title(study: Study, one: TaskComparison) -> str:
+    """The task, what decides it, and the view where there are several."""
+    view = f", {one.view}" if len(study.views) > 1 else ""
+    margin = one.quantity.digits(one.task.margin)
+    decides = f"{one.task.metric}, {one.task.unit}, {one.task.better} is better"
+    return f"{one.task.name}{view}   {decides}; margin {margin} {one.quantity.of_differences}".rstrip()
+
+
+def _table(study: Study, one: TaskComparison) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True, max_width=ARM_WIDTH)
+    table.add_column("rank", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for name in (one.task.metric, *([] if one.task.metric == EVAL_LOSS.name else ["eval loss"])):
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    # 1 - level would be the tests'; the intervals of differences have that level too
+    reference = study.reference if len(study.reference) <= ARM_WIDTH else f"{study.reference[: ARM_WIDTH - 1]}…"
+    table.add_column(Text(f"to {reference} ({100 * (1 - study.level):g} %)"), no_wrap=True)
+    table.add_column("verdict", min_width=14)
+    for line in one.lines:
+        table.add_row(*_cells(one, line))
+    return table
+
+
+def _cells(one: TaskComparison, line: Line) -> list[Text]:
+    shown = [line.arm, line.ranks or "-", "-" if line.parameters is None else f"{line.parameters:,}"]
+    shown.append(one.quantity.value(line.mean, line.half))
+    if one.task.metric != EVAL_LOSS.name:
+        shown.append(one.loss_quantity.value(line.eval_loss, line.eval_loss_half))
+    shown.append(one.quantity.difference(line.difference, line.difference_low, line.difference_high))
+    return [*map(Text, shown), Text(line.words, style=STYLES.get(line.verdict, ""))]
+
+
+def _note(out: Console, note: str) -> None:
+    out.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)

@@ -18,8 +18,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.markup import escape
 
+from lorascope.config.machine import check_variables
 from lorascope.config.schema import RunConfig
-from lorascope.config.variables import check_variables
 from lorascope.console import console, warn
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked

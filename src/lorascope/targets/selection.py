@@ -210,7 +210,8 @@ def _by_name(
     found: list[tuple[Projection, int]] = []
     for name, rank in names.items():
         matches = [one for one in modules.named if _called(one, name)]
-        with_role = [one for one in modules.projections if one.module == name or one.module.endswith(f".{name}")]
+        roles = [one for one in modules.projections if one.role != "mixer"]  # whose parts may be named
+        with_role = [one for one in roles if one.module == name or one.module.endswith(f".{name}")]
         if with_role:
             raise PlanError(
                 f"target.modules.{name}",

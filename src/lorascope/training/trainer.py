@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import head_hidden, no_gradient_of_inputs
-from lorascope.config.resolution import optimizer
+from lorascope.config.machine import optimizer
 from lorascope.config.schema import Device, RunConfig, Scheduler, TrainConfig
 from lorascope.config.sft_settings import GROUPED, SAMPLING
 from lorascope.console import Bar

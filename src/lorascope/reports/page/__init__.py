@@ -12,7 +12,7 @@ from lorascope.reports.page.charts import CONFIG, SHAPES
 from lorascope.reports.page.sections import sections
 from lorascope.reports.page.values import looks_of, source
 from lorascope.reports.run_table import plain
-from lorascope.reports.study_tables import heading
+from lorascope.reports.text_tables import heading
 
 TEMPLATES = Path(__file__).parent / "templates"
 VEGA_LITE = "6.4"  # of those that vl-convert holds

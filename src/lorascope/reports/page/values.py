@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lorascope.formats import count
+from lorascope.formats import count, counted
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.study_record import FINAL, Study, StudyRun, values_of
 from lorascope.reports.findings import Findings
-from lorascope.reports.text_tables import count as counted
 from lorascope.stats.contrasts import summary
 
 COLORS, SHAPES, DASHES = 7, 6, 5  # besides the reference's color; charts.py and style.css have them

@@ -1,13 +1,83 @@
-"""Environment variables that would change a run without being in its config: refused, or part of its identity."""
+"""What the machine decides: every `auto`, and environment variables that would change a run unseen."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
 from collections.abc import Mapping, MutableMapping
 
+from lorascope.config.schema import Device, Dtype, RunConfig, Scheme
 from lorascope.errors import ConfigError
+
+
+def resolve(config: RunConfig, device: Device | None = None) -> RunConfig:
+    """The config with every `auto` decided, so that it names one experiment.
+
+    Args:
+        config: as it was composed.
+        device: decide as on this one; by default the config's. CUDA need not be there: a plan is made for it all the
+            same.
+
+    Raises:
+        ConfigError: when a device is asked for that is not there.
+    """
+    assumed = device is Device.cuda
+    device = Device.cuda if assumed else _device(device or config.device)
+    scheme = config.quantization.scheme
+    if scheme is Scheme.auto:
+        scheme = Scheme.nf4 if device is Device.cuda else Scheme.none
+    if device is Device.mps and scheme is not Scheme.none:
+        raise ConfigError(
+            f"quantization={scheme}", "bitsandbytes has no kernels for MPS.", "Take quantization=none or device=cpu."
+        )
+    dtype = config.model.dtype
+    if dtype is Dtype.auto:
+        dtype = Dtype.bfloat16 if assumed or _computes_in_bfloat16(device) else Dtype.float32
+    return dataclasses.replace(
+        config,
+        device=device,
+        model=dataclasses.replace(config.model, dtype=dtype),
+        quantization=dataclasses.replace(
+            config.quantization, scheme=scheme, double_quant=config.quantization.double_quant and scheme is Scheme.nf4
+        ),
+    )
+
+
+def optimizer(config: RunConfig) -> str:
+    """The optimizer as transformers' `optim` names it, unless `train.sft.optim` names another; `config` is resolved."""
+    quantized_on_cuda = config.device is Device.cuda and config.quantization.scheme is not Scheme.none
+    return str(config.train.sft.get("optim") or ("paged_adamw_8bit" if quantized_on_cuda else "adamw_torch"))
+
+
+def _device(wanted: Device) -> Device:
+    import torch
+
+    there = [Device.cpu]
+    if torch.backends.mps.is_available():
+        there.insert(0, Device.mps)
+    if torch.cuda.is_available():
+        there.insert(0, Device.cuda)
+    if wanted is Device.auto:
+        return there[0]
+    if wanted not in there:
+        raise ConfigError(
+            f"device={wanted}", f"torch {torch.__version__} finds no such device.", f"Here: {', '.join(there)}."
+        )
+    return wanted
+
+
+def _computes_in_bfloat16(device: Device) -> bool:
+    """Whether bfloat16 products are done by the hardware: 1.6 times faster than float32 on a CPU that has them."""
+    import torch
+
+    if device is Device.cuda:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device is Device.mps:
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
 
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 PLACES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
