@@ -112,6 +112,7 @@ def _make(run: Run, session: Session) -> None:
     inputs = session.inputs(run.config, report.out)
     base = inputs.base
     record.data = inputs.entry()
+    record.environment |= {"checkpoint": base.storage} if base.storage else {}
     record.fingerprint = fingerprint(
         run.config, record.data, base.revision, quantized_modules(base.model), attention_of(base.model)
     )

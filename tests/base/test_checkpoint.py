@@ -71,6 +71,8 @@ def test_a_stored_4_bit_base_gives_the_adapter_of_one_that_is_quantized_when_it_
     other = train(*words(stored, tmp_path))
     assert other.config["quantization"] == {"scheme": "nf4", "double_quant": double, "experts": False}
     assert other.fingerprint["quantized_modules"] == one.fingerprint["quantized_modules"] > 0
+    assert other.environment["checkpoint"] == "bitsandbytes"
+    assert "checkpoint" not in one.environment
     assert other.metrics["eval_loss"]["value"] == one.metrics["eval_loss"]["value"]
     left, right = adapter(one, tmp_path), adapter(other, tmp_path)
     assert left.keys() == right.keys()
@@ -148,6 +150,7 @@ def test_an_fp8_checkpoint_is_written_out_in_full_and_then_quantized_as_asked(pl
     other = train(*words(stored, tmp_path, f"quantization={scheme}"))
     left, right = adapter(one, tmp_path), adapter(other, tmp_path)
     assert other.fingerprint["quantized_modules"] == one.fingerprint["quantized_modules"]
+    assert other.environment["checkpoint"] == "fp8"
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 

@@ -33,6 +33,7 @@ class Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     revision: str  # the commit, or the package and its version, or `local`
+    storage: str = ""  # the method that its checkpoint is quantized by
 
 
 def load_base(config: RunConfig) -> Base:
@@ -76,7 +77,7 @@ def load_base(config: RunConfig) -> Base:
     model.eval()
     model.config.use_cache = False
     check_causal(model, f"model.path={path.path}")
-    return Base(model, tokenizer, revision or _commit(path) or "local")
+    return Base(model, tokenizer, revision or _commit(path) or "local", method_of(architecture))
 
 
 PROBED = 16  # tokens

@@ -1,0 +1,1 @@
+"""What becomes of a run: its adapter merged into the base."""

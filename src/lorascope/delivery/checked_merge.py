@@ -1,0 +1,167 @@
+"""Merge a run's adapter, and hold the merged model against what the run has evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lorascope.base.architecture import load_architecture, model_class
+from lorascope.base.checkpoint import method_of
+from lorascope.base.loading import Base, base_folder
+from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme, from_dict
+from lorascope.data.tokenization import padded
+from lorascope.delivery.merging import merge, with_adapter
+from lorascope.errors import RunError
+from lorascope.evaluation.measure import measure_of
+from lorascope.records.record import RunRecord, Status
+from lorascope.records.store import ADAPTER
+from lorascope.session import Data, Session
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ROWS = 8  # of the eval half, whose logits are compared
+# how far logits may lie apart, as a share of their standard deviation: by rounding, in 32 and in 16 bits
+BOUNDS = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
+REPORT = "merge.json"
+
+
+def merge_run(
+    record: RunRecord, folder: Path, out: Path, *, dtype: str | None = None, check: bool = True
+) -> dict[str, Any]:
+    """Merge the adapter of a run that is done into its base in full precision.
+
+    Args:
+        record: of the run.
+        folder: of the run.
+        out: the folder to write.
+        dtype: of the merged weights; that of the run where it is not named.
+        check: compare logits on eval rows, and measure the run's metrics again.
+
+    Returns:
+        `out`, `dtype`, what `merge` says, and with `check` the `logits` (apart, bound, rows) and each of the `metrics`
+        as `evaluated` by the run and as `merged`; JSON-ready. It is written into the folder too.
+
+    Raises:
+        RunError: when the run is not done, or the logits lie further apart than the bound; nothing is left then.
+        ModelError: when the base cannot be had in full precision.
+    """
+    if record.status is not Status.done:
+        raise RunError(str(folder), f"is {record.status}, and has no adapter to merge.", "Finish it: the same command.")
+    config: RunConfig = from_dict(RunConfig, record.config)
+    dtype = dtype or str(config.model.dtype)
+    full = _in_full_precision(config)
+    compared = _Compared.of(full, folder / ADAPTER) if check else None
+    base = base_folder(full.model)
+    if base is None:
+        raise RunError(f"model.path={full.model.path}", "is not in the local cache.", "Merge without --no-check, once.")
+    found = {"run": record.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
+    found |= merge(base, folder / ADAPTER, out, dtype)
+    try:
+        found |= compared.with_merged(out, dtype, record) if compared else {}
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    report = {name: value for name, value in found.items() if name != "out"}
+    (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _in_full_precision(config: RunConfig) -> RunConfig:
+    """The run's config with an unquantized base and nothing measured but the task.
+
+    Raises:
+        RunError: when the base is not stored in full precision.
+    """
+    model = config.model
+    if not model.package and (method := method_of(load_architecture(dataclasses.replace(model, architecture={}))[0])):
+        what = f"is stored in {method}; into rounded weights an adapter cannot be merged exactly."
+        raise RunError(f"model.path={model.path}", what, "Serve the adapter beside it, or train on the base in full.")
+    forgetting = dataclasses.replace(config.evaluation.forgetting, texts=0)
+    evaluation = dataclasses.replace(config.evaluation, forgetting=forgetting, lm_eval=[])
+    quantization = QuantizationConfig(scheme=Scheme.none, double_quant=False)
+    return dataclasses.replace(config, quantization=quantization, evaluation=evaluation)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What the merged model is held against: made before it, so that one model at a time is in memory."""
+
+    config: RunConfig
+    data: Data
+    tokenizer: PreTrainedTokenizerBase
+    revision: str
+    logits: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, config: RunConfig, adapter: Path) -> _Compared:
+        session = Session(lasting=False)
+        inputs = session.inputs(config, Console(quiet=True))  # unpacks or downloads the base, where it is not here
+        model = with_adapter(inputs.base.model, adapter)
+        data = Data(inputs.rows, inputs.train, inputs.evaluation)
+        return cls(config, data, inputs.base.tokenizer, inputs.base.revision, _logits(model, data, inputs.pad_id))
+
+    def with_merged(self, out: Path, dtype: str, record: RunRecord) -> dict[str, Any]:
+        """How far the merged model's logits are, and the run's metrics on it."""
+        import torch
+        from transformers import AutoConfig
+
+        kind = model_class(AutoConfig.from_pretrained(str(out)))
+        model = kind.from_pretrained(str(out), dtype=getattr(torch, dtype)).to(str(self.config.device)).eval()
+        logits = _logits(model, self.data, int(self.tokenizer.pad_token_id or 0))
+        apart = max(float((one - two).abs().max() / one.std()) for one, two in zip(self.logits, logits, strict=True))
+        bound = max(BOUNDS[dtype], BOUNDS[str(self.config.model.dtype)])
+        if not apart <= bound:
+            what = f"its logits are {apart:.2g} standard deviations from those of base and adapter (at most {bound})."
+            raise RunError(str(out), what, "Load base and adapter with PEFT, and report this with the model's name.")
+        base = Base(model, self.tokenizer, self.revision)
+        measure = measure_of(self.config, base, self.data.rows, self.data.evaluation)
+        scores = measure.base(model, lambda items: None).values()
+        metrics = {
+            name: {"evaluated": entry["value"], "merged": scores[name], "unit": entry.get("unit", "")}
+            for name, entry in record.metrics.items()
+            if name in scores
+        }
+        return {"logits": {"apart": apart, "bound": bound, "rows": len(logits)}, "metrics": metrics}
+
+
+def _logits(model: Any, data: Data, pad_id: int) -> list[torch.Tensor]:
+    """The logits of some eval rows, row by row, float32."""
+    import torch
+
+    found = []
+    for row in range(min(ROWS, len(data.evaluation))):
+        batch = padded(data.evaluation, [row], pad_id, model.device)
+        batch.pop("labels")
+        with torch.no_grad():
+            found.append(model(**batch, use_cache=False).logits[0].float().cpu())
+    return found
+
+
+def show_merge(out: Console, found: dict[str, Any]) -> None:
+    """Print what `merge_run` returns."""
+    how = f"{found['weights']} weights in {found['dtype']}, {found['way']}"
+    out.print(Text.assemble(("merged", "bold"), f"  {found['out']}   {how}"))
+    if "logits" not in found:
+        out.print("not compared with what was evaluated (--no-check)")
+        return
+    logits = found["logits"]
+    where = f"on {logits['rows']} eval rows (bound {logits['bound']:g})"
+    out.print(f"logits  {logits['apart']:.1e} standard deviations apart at most, {where}")
+    if found["trained_in"] != "none":
+        out.print(f"The run was evaluated on a base in {found['trained_in']}; merged is the base in full precision:")
+    table = Table(box=None, pad_edge=False)
+    for title in ("metric", "evaluated", "merged", ""):
+        table.add_column(title, justify="left" if title in ("metric", "") else "right")
+    for name, one in found["metrics"].items():
+        table.add_row(name, f"{one['evaluated']:.4f}", f"{one['merged']:.4f}", one["unit"])
+    out.print(table)
