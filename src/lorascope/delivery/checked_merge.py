@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS = 8  # of the eval half, whose logits are compared
-# how far logits may lie apart, as a share of their standard deviation: by rounding, in 32 and in 16 bits
-BOUNDS = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
+# how far logits may lie apart, root mean square as a share of their standard deviation: by rounding, in 32 and 16 bits
+BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 REPORT = "merge.json"
 
 
@@ -118,7 +118,9 @@ class _Compared:
         kind = model_class(AutoConfig.from_pretrained(str(out)))
         model = kind.from_pretrained(str(out), dtype=getattr(torch, dtype)).to(str(self.config.device)).eval()
         logits = _logits(model, self.data, int(self.tokenizer.pad_token_id or 0))
-        apart = max(float((one - two).abs().max() / one.std()) for one, two in zip(self.logits, logits, strict=True))
+        apart = max(
+            float((one - two).square().mean().sqrt() / one.std()) for one, two in zip(self.logits, logits, strict=True)
+        )
         bound = max(BOUNDS[dtype], BOUNDS[str(self.config.model.dtype)])
         if not apart <= bound:
             what = f"its logits are {apart:.2g} standard deviations from those of base and adapter (at most {bound})."
@@ -156,7 +158,9 @@ def show_merge(out: Console, found: dict[str, Any]) -> None:
         return
     logits = found["logits"]
     where = f"on {logits['rows']} eval rows (bound {logits['bound']:g})"
-    out.print(f"logits  {logits['apart']:.1e} standard deviations apart at most, {where}")
+    out.print(f"logits  {logits['apart']:.1e} standard deviations apart, {where}")
+    if found["dtype"] != "float32":
+        out.print(f"rounding to {found['dtype']} takes some of what was learned; --dtype float32 keeps it")
     if found["trained_in"] != "none":
         out.print(f"The run was evaluated on a base in {found['trained_in']}; merged is the base in full precision:")
     table = Table(box=None, pad_edge=False)
