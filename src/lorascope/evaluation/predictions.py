@@ -51,18 +51,16 @@ def _table(stages: Mapping[str, Evaluated], suite: Suite) -> pyarrow.Table:
         for name, answers in found.answers.items():
             here = {metric.name for metric in suite.metrics_of(name)}
             for number, answer in enumerate(answers):
-                scores = {key: metrics[key].score(answer) if key in here else None for key in metrics}
-                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **scores})
+                made = {key: metric.score(answer) if key in here else None for key, metric in metrics.items()}
+                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **made})
     text, number, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
     kinds = {
         "stage": text, "set": text, "item": whole, "prompt": text, "gold": text, "accepted": pyarrow.list_(text),
         "group": text, "choice": text, "scores": pyarrow.list_(number), "text": text, "nats": number, "tokens": whole,
         **dict.fromkeys(metrics, number),
     }  # fmt: skip
-    told = {
-        stage: {key: dataclasses.asdict(score) for key, score in one.scores.items()} for stage, one in stages.items()
-    }
-    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(told).encode()}))
+    scores = {stage: {key: vars(score) for key, score in found.scores.items()} for stage, found in stages.items()}
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(scores).encode()}))
 
 
 def read(file: Path) -> dict[str, Evaluated] | None:
@@ -71,16 +69,15 @@ def read(file: Path) -> dict[str, Evaluated] | None:
 
     try:
         table = pyarrow.parquet.read_table(file)
-        told = json.loads(table.schema.metadata[META])
-        found: dict[str, dict[str, list[Answer]]] = {stage: {} for stage in told}
+        answers: dict[tuple[str, str], list[Answer]] = {}
         for row in table.to_pylist():
-            found[row["stage"]].setdefault(row["set"], []).append(_answer(row))
+            answers.setdefault((row["stage"], row["set"]), []).append(_answer(row))
         return {
             stage: Evaluated(
                 {key: Score(**score) for key, score in scores.items()},
-                {name: tuple(answers) for name, answers in found[stage].items()},
+                {name: tuple(found) for (at, name), found in answers.items() if at == stage},
             )
-            for stage, scores in told.items()
+            for stage, scores in json.loads(table.schema.metadata[META]).items()
         }
     except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException):
         return None
