@@ -24,8 +24,8 @@ from omegaconf.errors import (
 )
 
 from lorascope.compat import last_read, was_composing
-from lorascope.config.hints import choices_of, choose, hint, known_groups, known_keys, suggest
-from lorascope.config.schema import RunConfig
+from lorascope.config.hints import choices_of, choose, hint, known_groups, suggest
+from lorascope.config.schema import RunConfig, all_settings
 from lorascope.errors import ConfigError
 
 HELP = "All settings and their values: python train.py --help"
@@ -150,8 +150,9 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
     if override.startswith("~"):
         return ConfigError(override, "cannot be deleted: every run needs it.", "Set another value instead.")
     if found := re.search(r"is not a subclass of (\w+)", what):
-        key = key or _place_of(RunConfig, found[1])
-    if _is_group(key):
+        named = (name for name, kind in all_settings().items() if getattr(kind, "__name__", "") == found[1])
+        key = key or next(named, "")
+    if dataclasses.is_dataclass(all_settings().get(key)):
         return ConfigError(
             override or f"{file}{key}", f"'{key}' is a group of settings, not a value.", suggest(f"{key}.?")
         )
@@ -161,7 +162,9 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
     value = VALUE.search(what)
     given = override.partition("=")[2] or "this"
     told = next(filter(None, value.groups()), "''") if value else "null" if "Optional" in what else given
-    default = _default(key)
+    default: Any = RunConfig()
+    for part in key.split("."):
+        default = getattr(default, part, None)
     if wanted in ("a whole number", "a number") and default is not None:
         return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", f"The default is {default}.")
     example = EXAMPLES.get(wanted) or wanted.removeprefix("one of ").partition(",")[0]
@@ -183,20 +186,6 @@ def _explain_words(error: Exception, file: str) -> ConfigError:
             place, what, remedy = (part.format(*match.groups()) for part in parts)
             return ConfigError(place, what, remedy)
     return ConfigError(file or "config", f"{head.rstrip('.')}.", rest.strip() or HELP)
-
-
-def _is_group(key: str) -> bool:
-    return any(name.startswith(f"{key}.") for name in known_keys())
-
-
-def _place_of(schema: Any, name: str, place: str = "") -> str:
-    """Where in the config a dataclass of this name stands."""
-    for key, kind in typing.get_type_hints(schema).items():
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            here = f"{place}.{key}" if place else key
-            if kind.__name__ == name or (here := _place_of(kind, name, here)):
-                return here
-    return ""
 
 
 def _explain_missing(error: MissingConfigException) -> ConfigError:
@@ -226,40 +215,26 @@ def _quoted_override(text: str, words: Sequence[str]) -> str:
     return full or key
 
 
-def _default(key: str) -> Any:
-    """A setting's default in the schema; None where it has none."""
-    value: Any = RunConfig()
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return value
+KINDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a dictionary", list: "a list",
+}  # fmt: skip
 
 
 def _wanted(key: str) -> str:
     """What kind of value a setting takes, from the schema."""
-    schema: Any = RunConfig
-    for part in re.sub(r"\[.*", "", key).split("."):
-        if typing.get_origin(schema) is dict:
-            schema = typing.get_args(schema)[1]
-        elif dataclasses.is_dataclass(schema):
-            schema = typing.get_type_hints(schema).get(part)
+    kind: Any = RunConfig
+    for part in key.partition("[")[0].split("."):
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
         else:
-            return ""
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-    }
-    if typing.get_origin(schema) is dict:
-        return "a dictionary"
-    if typing.get_origin(schema) is list:
-        return "a list"
-    kinds = [schema, *getattr(schema, "__args__", ())]
+            kind = typing.get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    origin = typing.get_origin(kind)
+    kinds = [origin] if origin in KINDS else [kind, *typing.get_args(kind)]
     if int in kinds and str in kinds:
         return "a number or a name"
-    for kind in kinds:
-        if kind in names:
-            return names[kind]
-        if members := getattr(kind, "__members__", None):
+    for one in kinds:
+        if one in KINDS:
+            return KINDS[one]
+        if members := getattr(one, "__members__", None):
             return f"one of {', '.join(members)}"
     return ""

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.config.schema import RunConfig
+from lorascope.config.schema import all_settings
 from lorascope.errors import ConfigError
 
 TEXT, LIST, DICT = "text", "a list of texts", "texts by name"
+KINDS = {str: TEXT, str | None: TEXT, list[str]: LIST, dict[str, str]: DICT}
 SIMPLE = re.compile(r"""[^'"\[\]{}()\\]*""")  # no quoting and no nesting, so that a comma divides
 
 
 @functools.cache
 def text_settings() -> Mapping[str, str]:
     """Dotted names of the settings that hold text, and how: a text, a list of them, or a dictionary of them."""
-    found: dict[str, str] = {}
-
-    def walk(schema: Any, place: str) -> None:
-        for name, kind in typing.get_type_hints(schema).items():
-            kinds = set(typing.get_args(kind)) - {type(None)} if _is_union(kind) else {kind}
-            if dataclasses.is_dataclass(kind):
-                walk(kind, f"{place}{name}.")
-            elif len(kinds) == 1:
-                written = {str: TEXT, list[str]: LIST, dict[str, str]: DICT}.get(kinds.pop())
-                found.update({f"{place}{name}": written} if written else {})
-
-    walk(RunConfig, "")
-    return found
-
-
-def _is_union(kind: Any) -> bool:
-    return type(None) in typing.get_args(kind)
+    return {name: KINDS[kind] for name, kind in all_settings().items() if kind in KINDS}
 
 
 @functools.cache
