@@ -67,11 +67,7 @@ def _sweep_dir(runs_dir: str, dry_run: bool) -> str:
 
 
 def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) -> RunConfig:
-    """The config that `python train.py OVERRIDES` would run with.
-
-    Args:
-        overrides: Hydra's words, such as `target=q_v` and `train.epochs=2`.
-        extra_dir: a folder of own groups, as `--config-dir`.
+    """The config that `python train.py OVERRIDES` would run with; `extra_dir` is what `--config-dir` names.
 
     Raises:
         ConfigError: for the first word or value that cannot be, and for a secret among them.
@@ -103,11 +99,7 @@ def config_folders(hydra: Any) -> list[Path]:
 
 
 def refuse_secrets(words: Sequence[str]) -> None:
-    """Refuse a word that holds the value of a secret of the environment: Hydra writes words into files of its own.
-
-    Raises:
-        ConfigError: naming the setting and the variable, not the value.
-    """
+    """Refuse a word that holds the value of a secret of the environment: Hydra writes words into files of its own."""
     for word, (value, name) in itertools.product(words, secrets(os.environ).items()):
         if value in word:
             place = word.partition("=")[0]

@@ -103,12 +103,7 @@ def choose(group: str, choice: str) -> str:
 
 
 def hint(word: str, following: str = "") -> str:
-    """The remedy for a word of the command line; empty where there is nothing to say.
-
-    Args:
-        word: `KEY=VALUE`, or what was written instead: `--KEY`, `KEY`.
-        following: the next word, which is the value where `word` has none.
-    """
+    """The remedy for a word of the command line, such as `--KEY`, whose value may be the following word; or empty."""
     key, equals, value = word.lstrip("+~-").partition("=")
     key = key.replace("-", "_")
     if not equals:
@@ -117,8 +112,7 @@ def hint(word: str, following: str = "") -> str:
         ranks = dict(re.findall(r"([\w-]+)\s*:\s*(\d+)", value))
         return _mean(_ranks(ranks)) if ranks.keys() - {*ROLES, *GROUPS} <= ROLES_OF.keys() | {*WITHOUT_ROLE} else ""
     if key in known_groups():
-        exists = value == "VALUE" or value in choices_of(group := key)
-        return _mean(quoted(key, value)) if exists else choose(group, value)
+        return _mean(quoted(key, value)) if value in (*choices_of(key), "VALUE") else choose(key, value)
     if key in all_settings():
         return _mean(quoted(key, value)) if not equals or word.startswith("--") else ""
     return suggest(key, value)

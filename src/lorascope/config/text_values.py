@@ -24,23 +24,19 @@ def text_settings() -> Mapping[str, str]:
 @functools.cache
 def text_names() -> frozenset[str]:
     """Last parts of those names, where every setting that is called so is text."""
-    others: set[str] = {"budget"}  # of a study text, of a target a number too
-    return frozenset(name.rpartition(".")[2] for name in text_settings()) - others
+    # a study's budget is text, a target's may be a number
+    return frozenset(name.rpartition(".")[2] for name in text_settings()) - {"budget"}
 
 
 def keep_text(overrides: Sequence[str], *, sweep: bool = False) -> list[str]:
     """Overrides that Hydra reads as they were written, where a setting is text.
 
     `dataset.prompt=Premise: {premise}` cannot be read by Hydra's grammar, and `model.revision=12345e10` would be read
-    as a number. Both are put in quotes. Flags and all other settings stay as they are.
-
-    Args:
-        overrides: words of the command line, as the shell hands them over.
-        sweep: whether a comma may separate the values of a sweep.
+    as a number. Both are put in quotes. Flags and all other settings stay as they are. With `sweep` a comma may
+    separate values.
 
     Raises:
-        ConfigError: for a list or dictionary of texts that holds true, false or a number and cannot be put in quotes
-            without guessing.
+        ConfigError: for texts among which are true, false or a number that cannot be put in quotes without guessing.
     """
     return [_kept(word, sweep) for word in overrides]
 
@@ -95,31 +91,23 @@ def _parsed(word: str) -> Any:
 
 def _holds_other(value: Any) -> bool:
     """Whether true, false or a number is in it."""
-    if isinstance(value, list):
-        return any(map(_holds_other, value))
-    if isinstance(value, dict):
-        return any(map(_holds_other, value.values()))
+    if isinstance(value, list | dict):
+        return any(map(_holds_other, value.values() if isinstance(value, dict) else value))
     return isinstance(value, bool | int | float)
 
 
 def _element(text: str) -> str:
-    text = text.strip()
-    return text if text == "null" else _quoted(text)
+    return "null" if text.strip() == "null" else _quoted(text.strip())
 
 
 def _quoted(text: str) -> str:
     """A text as Hydra's grammar quotes it: backslashes count where a quote follows."""
-    inner = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
-    inner = re.sub(r"(\\+)$", lambda match: match[1] * 2, inner)
-    return f"'{inner}'"
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def check_part(settings: Mapping[str, Any], place: str) -> None:
-    """Refuse a part of a mixture that has true, false or a number where a data set takes text.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
+    """Refuse a part of a mixture that has true, false or a number where a data set takes text."""
     for name, value in settings.items():
         if f"dataset.{name}" in text_settings() and _holds_other(value):
             raise ConfigError(f"{place}.{name}", f"must be text (got {value}).", "Put it in quotes.")

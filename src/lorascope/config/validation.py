@@ -25,11 +25,7 @@ HIGHEST = 2**31 - 1  # of what is counted
 
 
 def check(config: RunConfig) -> None:
-    """Refuse values that no run can have.
-
-    Raises:
-        ConfigError: the first such value, with its key; so do the checks of the groups.
-    """
+    """Refuse the first value that no run can have."""
     check_target(config.target)
     _check_train(config.train)
     _check_model(config.model)

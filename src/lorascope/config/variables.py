@@ -31,41 +31,32 @@ NUMERICS = (
 
 
 def check_variables(variables: MutableMapping[str, str] = os.environ) -> None:
-    """Refuse what would make many processes of one run, or change its training, and forget a launcher of one process.
-
-    Raises:
-        ConfigError: naming the variable and the setting in its place.
-    """
+    """Refuse what would make many processes of one run, or change its training; forget a launcher of one process."""
     for name in SIZES:
         size = variables.get(name, "").strip()
         if size not in ("", "0", "1"):
             names = " ".join(dict.fromkeys(one for one in (name, *PLACES) if one in variables))
-            raise ConfigError(
-                f"{name}={size}",
-                "asks for several processes; a run is one process.",
-                f"Start it without a launcher: unset {names}",
-            )
+            what = "asks for several processes; a run is one process."
+            raise ConfigError(f"{name}={size}", what, f"Start it without a launcher: unset {names}")
     for name in PLACES:  # else torch waits for others that never come
         variables.pop(name, None)
     for name in sorted(variables):
         value = variables[name].strip()
-        asks = value not in ("", "1") if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" else _asks(name, value)
-        if LAUNCHER.fullmatch(name) and name not in HARMLESS and asks:
+        if LAUNCHER.fullmatch(name) and name not in HARMLESS and _asks(name, value):
             setting = f" and set {SETTINGS[name]}" if name in SETTINGS else ""
             raise ConfigError(f"{name}={value}", "would change the training unseen.", f"unset {name}{setting}")
 
 
 def _asks(name: str, value: str) -> bool:
     """Whether a launcher's variable asks for anything: a 1 does where it is a switch."""
+    if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS":
+        return value not in ("", "1")
     return value.lower() not in OFF and not (value == "1" and name.endswith(("_PROCESSES", "_SIZE")))
 
 
 @functools.cache
 def numerics() -> Mapping[str, str]:
-    """The variables in force that change how torch computes; as they were when this process first asked.
-
-    Libraries set some of them later, by the settings of a run.
-    """
+    """The variables in force that change how torch computes, before libraries set some by the settings of a run."""
     return numerics_of(os.environ)
 
 

@@ -47,11 +47,7 @@ FORM = "Write package.module:function or file.py:function"
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Refuse a metric that does not exist, without running anybody's code.
-
-    Raises:
-        ConfigError: for the first of these.
-    """
+    """Refuse a metric that does not exist, without running anybody's code."""
     for name in names:
         module, colon, function = str(name).partition("@")[0].rpartition(":")
         if not colon and name not in TASK_METRICS:
@@ -81,11 +77,7 @@ def pin_metrics(names: Sequence[str]) -> list[str]:
 
 
 def metrics_of(names: Sequence[str]) -> list[TaskMetric]:
-    """The metrics by name; a user's own code is imported.
-
-    Raises:
-        ConfigError: when it cannot be, or is no such function.
-    """
+    """The metrics by name; a user's own code is imported, or refused."""
     return [TASK_METRICS[name] if name in TASK_METRICS else _own(name.partition("@")[0]) for name in names]
 
 
@@ -135,11 +127,7 @@ Z_95 = 1.959963984540054  # standard errors on either side of 95 %
 
 
 def check_harness(settings: EvaluationConfig) -> None:
-    """Refuse tasks where the harness is not installed, and a task's file that is not there.
-
-    Raises:
-        ConfigError: with what to do.
-    """
+    """Refuse tasks where the harness is not installed, and a task's file that is not there."""
     if settings.lm_eval and importlib.util.find_spec("lm_eval") is None:
         remedy = "Run: pip install 'lorascope[lm-eval]'"
         raise ConfigError("evaluation.lm_eval", "the package lm-eval is not installed.", remedy)

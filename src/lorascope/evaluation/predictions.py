@@ -29,6 +29,7 @@ FILE = "predictions.parquet"
 BASE_FILE = "predictions-base.parquet"  # while the run is not done
 BASE, ADAPTED = "base", "adapter"
 META = b"lorascope"
+ANSWER = [field.name for field in dataclasses.fields(Answer)]
 
 
 def write(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
@@ -71,7 +72,10 @@ def read(file: Path) -> dict[str, Evaluated] | None:
         table = pyarrow.parquet.read_table(file)
         answers: dict[tuple[str, str], list[Answer]] = {}
         for row in table.to_pylist():
-            answers.setdefault((row["stage"], row["set"]), []).append(_answer(row))
+            values: dict[str, Any] = {
+                name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in ANSWER
+            }
+            answers.setdefault((row["stage"], row["set"]), []).append(Answer(**values))
         return {
             stage: Evaluated(
                 {key: Score(**score) for key, score in scores.items()},
@@ -81,11 +85,6 @@ def read(file: Path) -> dict[str, Evaluated] | None:
         }
     except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException):
         return None
-
-
-def _answer(row: Mapping[str, Any]) -> Answer:
-    values = {field.name: row[field.name] for field in dataclasses.fields(Answer)}
-    return Answer(**values | {"accepted": tuple(row["accepted"]), "scores": tuple(row["scores"])})
 
 
 FORMAT = 1  # raise it when questions are asked, answered or scored in another way

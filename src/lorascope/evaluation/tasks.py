@@ -46,30 +46,23 @@ class Evaluated:
         return {name: score.value for name, score in self.scores.items()}
 
 
+@dataclass(eq=False)
 class Suite:
-    """A data set's metrics, ready to be measured on any model with its tokenizer."""
+    """A data set's metrics, ready to be measured on any model with its tokenizer.
 
-    def __init__(
-        self,
-        rows: Rows,
-        metrics: Sequence[TaskMetric],
-        tokenizer: PreTrainedTokenizerBase,
-        settings: EvaluationConfig,
-    ) -> None:
-        """The questions of every set, tokenized.
+    Raises:
+        DataError: when the chat template refuses a row.
+    """
 
-        Args:
-            rows: the eval half and the probes are asked; the train half only tells the most frequent class.
-            metrics: nothing is computed that none of them needs.
-            settings: `max_samples` items of each set, the same ones every time.
+    rows: Rows  # the eval half and the probes are asked; the train half only gives the most frequent class
+    metrics: Sequence[TaskMetric]  # nothing is computed that none of them needs
+    tokenizer: PreTrainedTokenizerBase
+    settings: EvaluationConfig  # `max_samples` items of each set, the same ones every time
+    sets: dict[str, list[Question]] = field(init=False)  # by name, none of them empty
 
-        Raises:
-            DataError: when the chat template refuses a row.
-        """
-        self.rows, self.metrics, self.tokenizer, self.settings = rows, list(metrics), tokenizer, settings
-        self.needs = {metric.needs for metric in metrics}
-        sets = {MAIN: rows.eval, **rows.probes} if metrics else {}
-        asked = {name: questions(some(found, settings.max_samples), tokenizer) for name, found in sets.items()}
+    def __post_init__(self) -> None:
+        sets = {MAIN: self.rows.eval, **self.rows.probes} if self.metrics else {}
+        asked = {name: questions(some(rows, self.settings.max_samples), self.tokenizer) for name, rows in sets.items()}
         self.sets = {name: found for name, found in asked.items() if found}
 
     @property
@@ -78,7 +71,8 @@ class Suite:
         return sum(len(found) * sum(self._asks(name, need) for need in Needs) for name, found in self.sets.items())
 
     def _asks(self, name: str, need: Needs) -> bool:
-        return need in self.needs and (need is not Needs.choice or bool(self._labels(name)))
+        needed = any(metric.needs is need for metric in self.metrics)
+        return needed and (need is not Needs.choice or bool(self._labels(name)))
 
     def _labels(self, name: str) -> tuple[str, ...]:
         return self.rows.labels_of.get(name, self.rows.labels)

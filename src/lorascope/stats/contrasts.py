@@ -172,9 +172,6 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-RESAMPLES = 2000
-
-
 @dataclass(frozen=True, kw_only=True)
 class ItemDifference:
     """Arm minus reference over items, with the bootstrap's interval."""
@@ -214,7 +211,7 @@ def item_difference(arm: Any, reference: Any, *, level: float = 0.05) -> ItemDif
     low = high = None
     if len(pooled) > 1:
         found = stats.bootstrap(
-            (pooled,), numpy.mean, n_resamples=RESAMPLES, batch=100, confidence_level=1 - level, method="percentile",
+            (pooled,), numpy.mean, n_resamples=2000, batch=100, confidence_level=1 - level, method="percentile",
             rng=numpy.random.default_rng(0),
         ).confidence_interval  # fmt: skip
         low, high = float(found.low), float(found.high)
@@ -223,12 +220,7 @@ def item_difference(arm: Any, reference: Any, *, level: float = 0.05) -> ItemDif
 
 
 def mcnemar(arm: Any, reference: Any) -> McNemar | None:
-    """McNemar's exact test (1947) of two runs of one seed; None where a score is neither 0 nor 1.
-
-    Args:
-        arm: (items,) of 0 and 1.
-        reference: the same items in the same order.
-    """
+    """McNemar's exact test (1947) of two runs of one seed, each (items,); None where a score is neither 0 nor 1."""
     import numpy
     from statsmodels.stats.contingency_tables import mcnemar as exact
 
