@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import os
 import re
 import sys
 import tempfile
-import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lorascope.compat import keep_text_of_yaml
 from lorascope.config.hints import choices_of, suggest
-from lorascope.config.hints import config_dir as config_dir  # the door knows where the shipped configs are
+from lorascope.config.hints import config_dir as config_dir
 from lorascope.config.override_errors import explain, explain_reading, explain_value
-from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, amount, as_dict
+from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, all_settings, amount, as_dict
 from lorascope.config.sft_settings import check_sft
 from lorascope.config.text_values import check_part, keep_text, text_names
 from lorascope.config.validation import check, check_dataset, check_target
@@ -35,20 +36,11 @@ from lorascope.evaluation.external_metrics import check_harness, check_metrics
 from lorascope.records.environment import secrets
 
 NAMED_GROUPS = ("model", "dataset", "target")
-OPEN_KEYS = (
-    "train.sft",
-    "dataset.options",
-    "dataset.template_kwargs",
-    "dataset.columns",
-    "dataset.eval_columns",
-    "dataset.parts",
-    "model.architecture",
-    "model.roles",
-    "target.modules",
-    "target.budget_strategy",
-    "study.arms",
+OPEN_KEYS = (  # names that a source or library decides
+    "train.sft", "dataset.options", "dataset.template_kwargs", "dataset.columns", "dataset.eval_columns",
+    "dataset.parts", "model.architecture", "model.roles", "target.modules", "target.budget_strategy", "study.arms",
     "study.tasks",
-)  # names that a source or library decides
+)  # fmt: skip
 
 
 def register() -> None:
@@ -76,11 +68,7 @@ def _sweep_dir(runs_dir: str, dry_run: bool) -> str:
 
 
 def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) -> RunConfig:
-    """The config that `python train.py OVERRIDES` would run with.
-
-    Args:
-        overrides: Hydra's words, such as `target=q_v` and `train.epochs=2`.
-        extra_dir: a folder of own groups, as `--config-dir`.
+    """The config that `python train.py OVERRIDES` would run with; `extra_dir` is what `--config-dir` names.
 
     Raises:
         ConfigError: for the first word or value that cannot be, and for a secret among them.
@@ -112,21 +100,12 @@ def config_folders(hydra: Any) -> list[Path]:
 
 
 def refuse_secrets(words: Sequence[str]) -> None:
-    """Refuse a word that holds the value of a secret of the environment: Hydra writes words into files of its own.
-
-    Raises:
-        ConfigError: naming the setting and the variable, not the value.
-    """
-    found = secrets(os.environ)
-    for word in words:
-        for value, name in found.items():
-            if value in word:
-                place = word.partition("=")[0]
-                raise ConfigError(
-                    "the command line" if value in place else place,
-                    f"holds the value of {name}.",
-                    f"Leave it out: what needs {name} reads it from the environment.",
-                )
+    """Refuse a word that holds the value of a secret of the environment: Hydra writes words into files of its own."""
+    for word, (value, name) in itertools.product(words, secrets(os.environ).items()):
+        if value in word:
+            place = word.partition("=")[0]
+            remedy = f"Leave it out: what needs {name} reads it from the environment."
+            raise ConfigError("the command line" if value in place else place, f"holds the value of {name}.", remedy)
 
 
 def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path] = ()) -> RunConfig:
@@ -141,7 +120,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
         ConfigError: for the first value that cannot be.
     """
     try:
-        for place in _strangers(composed, RunConfig):
+        for place in _strangers(composed):
             raise ConfigError(place, "there is no such setting.", suggest(place))
         config: RunConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -206,16 +185,12 @@ def _find_budget(target: TargetConfig, folders: Sequence[Path]) -> None:
     name = str(target.budget)
     if target.budget_strategy:
         _strategy_of(name, target.budget_strategy, "target.budget_strategy")
-    if target.budget is None or amount(target.budget) is not None or target.budget_strategy:
-        return
-    if path := _file_of("target", name, folders):
+    elif target.budget is not None and amount(target.budget) is None:
+        path = _file_of("target", name, folders)
+        if not path:
+            remedy = f"Take 10M, 500k, or one of: {', '.join(choices_of('target'))}."
+            raise ConfigError(f"target.budget={name}", "is neither a number of parameters nor a strategy.", remedy)
         target.budget_strategy = as_dict(_strategy_of(name, path, f"target/{path.name}"))
-        return
-    raise ConfigError(
-        f"target.budget={name}",
-        "is neither a number of parameters nor a strategy.",
-        f"Take 10M, 500k, or one of: {', '.join(choices_of('target'))}.",
-    )
 
 
 def _file_of(group: str, name: str, folders: Sequence[Path]) -> Path | None:
@@ -227,26 +202,22 @@ def _file_of(group: str, name: str, folders: Sequence[Path]) -> Path | None:
 def _find_parts(dataset: DatasetConfig, folders: Sequence[Path]) -> None:
     """Put the settings of a mixture's parts beside their names, and the parts' metrics where it names none."""
     metrics: list[str] = []
+    empty = as_dict(DatasetConfig())
     for name, given in dataset.parts.items():
         settings: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"weight": given}
         weight = settings.pop("weight", 1)
         weight = float(weight) if type(weight) is int and abs(weight) < 2**31 else weight
         part = _part_of(name, settings, folders)
         metrics += part.metrics
-        empty = as_dict(DatasetConfig())
-        # what later versions add to the schema must not rename this run: only what was said is kept
-        said = {key: value for key, value in as_dict(part).items() if value != empty[key]}
-        dataset.parts[name] = {"weight": weight, "source": part.source, **said}
+        # what later versions add to the schema must not rename this run: only what was set is kept
+        changed = {key: value for key, value in as_dict(part).items() if value != empty[key]}
+        dataset.parts[name] = {"weight": weight, "source": part.source, **changed}
     if dataset.parts:
         dataset.metrics = dataset.metrics or list(dict.fromkeys(metrics))
 
 
 def _part_of(name: str, settings: Mapping[str, Any], folders: Sequence[Path]) -> DatasetConfig:
-    """A part as its file has it, with the settings that the mixture gives it; with a source it needs no file.
-
-    Raises:
-        ConfigError: when there is no such data set, or a value that none can have.
-    """
+    """A part as its file has it, with the settings that the mixture gives it; with a source it needs no file."""
     place = f"dataset.parts.{name}"
     check_part(settings, place)
     path = None if "source" in settings else _file_of("dataset", name, folders)
@@ -254,57 +225,51 @@ def _part_of(name: str, settings: Mapping[str, Any], folders: Sequence[Path]) ->
         near = difflib.get_close_matches(name, choices_of("dataset"), n=1)
         remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(choices_of('dataset'))}."
         raise ConfigError(place, f"there is no dataset '{name}'.", remedy)
-    try:
-        own: Any = OmegaConf.load(path) if path else {}
-        merged = OmegaConf.merge(schema(), {"dataset": own}, {"dataset": dict(settings)})
-        part: DatasetConfig = OmegaConf.to_object(merged).dataset  # type: ignore[union-attr]
-    except OmegaConfBaseException as error:
-        raise explain_value(error, "", f"{place}: ") from error
-    except Exception as error:
-        raise explain_reading(error, place) from error
+    part: DatasetConfig = _loaded("dataset", [path or {}, settings], place)
     part.name = part.name or name
-    try:
+    with _placed(place):
         check_dataset(part)
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error.place}", error.what, error.remedy) from error
     return part
 
 
 def _strategy_of(name: str, given: Path | Mapping[str, Any], place: str) -> TargetConfig:
-    """The strategy in a file, without what its `defaults` would add, or in what was made of one.
+    """The strategy in a file, without what its `defaults` would add, or in what was made of one."""
+    target: TargetConfig = _loaded("target", [given], place)
+    target.name = target.name or name
+    if target.budget is not None or target.auto.method is not None:
+        remedy = "Name one with ranks of its own: target.budget=qv_ffn"
+        raise ConfigError(f"target.budget={name}", "that strategy's own size is not fixed.", remedy)
+    with _placed(place):
+        check_target(target)
+    return target
 
-    Raises:
-        ConfigError: when it is none, or has no size of its own.
-    """
+
+def _loaded(group: str, given: Sequence[Path | Mapping[str, Any]], place: str) -> Any:
+    """A group's part as files and settings have it, the later over the earlier."""
     try:
-        values = OmegaConf.load(given) if isinstance(given, Path) else dict(given)
-        merged = OmegaConf.merge(OmegaConf.structured(RunConfig), {"target": values})
-        target: TargetConfig = OmegaConf.to_object(merged).target  # type: ignore[union-attr]
+        parts = [OmegaConf.load(one) if isinstance(one, Path) else dict(one) for one in given]
+        merged = OmegaConf.merge(schema(), *({group: part} for part in parts))
+        return getattr(OmegaConf.to_object(merged), group)
     except OmegaConfBaseException as error:
         raise explain_value(error, "", f"{place}: ") from error
     except Exception as error:
         raise explain_reading(error, place) from error
-    target.name = target.name or name
-    if target.budget is not None or target.auto.method is not None:
-        raise ConfigError(
-            f"target.budget={name}",
-            "that strategy's own size is not fixed.",
-            "Name one with ranks of its own: target.budget=qv_ffn",
-        )
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Errors name the file or part that they are in."""
     try:
-        check_target(target)
+        yield
     except ConfigError as error:
         raise ConfigError(f"{place}: {error.place}", error.what, error.remedy) from error
-    return target
 
 
-def _strangers(node: Any, schema: Any, place: str = "") -> Iterator[str]:
+def _strangers(node: Any, group: str = "") -> Iterator[str]:
     """Keys that a '+key=value' put beside the schema."""
-    fields = {field.name: field for field in dataclasses.fields(schema)}
-    hints = typing.get_type_hints(schema)
     for key in node:
-        here = f"{place}.{key}" if place else str(key)
-        if key not in fields:
+        here = f"{group}{key}"
+        if here not in all_settings():
             yield here
-        elif dataclasses.is_dataclass(hints[key]):
-            yield from _strangers(node[key], hints[key], here)
+        elif dataclasses.is_dataclass(all_settings()[here]):
+            yield from _strangers(node[key], f"{here}.")

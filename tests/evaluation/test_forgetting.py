@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from helpers import make_model, make_tokenizer
 from lorascope.config.schema import ForgettingConfig
 from lorascope.data.tokenization import TokenizedSplit
-from lorascope.evaluation.forgetting import Texts, corpus, divergence, own_texts, text_loss
+from lorascope.evaluation.forgetting import corpus, divergence, own_texts
 from lorascope.evaluation.loss import eval_loss
 
 SETTINGS = ForgettingConfig(texts=10, tokens=12)
@@ -24,16 +24,16 @@ def adapted(size: float):
 
 
 @pytest.fixture(scope="module")
-def texts() -> Texts:
+def texts() -> TokenizedSplit:
     draw = random.Random(0)
     rows = tuple([draw.randrange(4, 260) for _ in range(draw.randrange(2, 14))] for _ in range(7))
-    return Texts(TokenizedSplit(rows, rows, ""), "here")
+    return TokenizedSplit(rows, rows, "")
 
 
-def by_definition(model, texts: Texts) -> float:
+def by_definition(model, texts: TokenizedSplit) -> float:
     """The mean over positions of the sum over tokens of p log(p / q), text by text, in float64."""
     total, positions = 0.0, 0
-    for row in texts.encoded.input_ids:
+    for row in texts.input_ids:
         ids = torch.tensor([row])
         with torch.no_grad():
             other = torch.softmax(model(ids).logits[0, :-1].double(), dim=-1)
@@ -71,19 +71,19 @@ def test_the_texts_are_drawn_from_the_base():
     drawn = own_texts(model, make_tokenizer(), ForgettingConfig(texts=300, tokens=6))
     entropy, positions = 0.0, 0
     with torch.no_grad():
-        for row in drawn.encoded.input_ids:
+        for row in drawn.input_ids:
             chances = torch.softmax(model(torch.tensor([row])).logits[0, :-1].double(), dim=-1)
             entropy -= (chances * chances.clamp_min(1e-300).log()).sum().item()
             positions += len(row) - 1
-    assert text_loss(model, drawn, 0, 1000) == pytest.approx(entropy / positions, rel=0.05)
+    assert eval_loss(model, drawn, pad_id=0, batch_tokens=1000).mean == pytest.approx(entropy / positions, rel=0.05)
 
 
 def test_the_added_loss_on_the_bases_own_texts_estimates_the_divergence():
     model = adapted(0.6)
     with model.disable_adapter():
         drawn = own_texts(model, make_tokenizer(), ForgettingConfig(texts=600, tokens=8))
-        before = text_loss(model, drawn, 0, 1000)
-    added = text_loss(model, drawn, 0, 1000) - before
+        before = eval_loss(model, drawn, pad_id=0, batch_tokens=1000).mean
+    added = eval_loss(model, drawn, pad_id=0, batch_tokens=1000).mean - before
     assert added == pytest.approx(divergence(model, drawn, 0, 1000), rel=0.2)
 
 
@@ -95,20 +95,22 @@ def test_the_same_seed_draws_the_same_texts_and_leaves_the_randomness_alone():
     first = own_texts(model, tokenizer, SETTINGS)
     assert torch.equal(torch.rand(3), expected)
     torch.manual_seed(6)
-    assert own_texts(model, tokenizer, SETTINGS).encoded == first.encoded
-    assert own_texts(model, tokenizer, ForgettingConfig(texts=10, tokens=12, seed=1)).encoded != first.encoded
+    assert own_texts(model, tokenizer, SETTINGS) == first
+    assert own_texts(model, tokenizer, ForgettingConfig(texts=10, tokens=12, seed=1)) != first
 
 
 def test_a_text_goes_on_where_the_model_would_end_it():
     model, tokenizer = make_model(), make_tokenizer()
     model.generation_config.eos_token_id = list(range(0, 300, 2))
     drawn = own_texts(model, tokenizer, SETTINGS)
-    assert [len(row) for row in drawn.encoded.input_ids] == [13] * 10  # behind the token that begins a text
+    assert [len(row) for row in drawn.input_ids] == [13] * 10  # behind the token that begins a text
     assert model.generation_config.eos_token_id == list(range(0, 300, 2))
 
 
 def test_a_corpus_is_cut_and_its_loss_is_that_of_all_its_tokens():
     tokenizer, model = make_tokenizer(), make_model()
-    found = corpus(["abcdefgh" * 4, "x", "", "hello"], tokenizer, ForgettingConfig(texts=4, tokens=9), "mine")
-    assert [len(row) for row in found.encoded.input_ids] == [9, 5]
-    assert text_loss(model, found, 0, 50) == pytest.approx(eval_loss(model, found.encoded, pad_id=0).mean)
+    found = corpus(["abcdefgh" * 4, "x", "", "hello"], tokenizer, ForgettingConfig(texts=4, tokens=9))
+    assert [len(row) for row in found.input_ids] == [9, 5]
+    assert eval_loss(model, found, pad_id=0, batch_tokens=50).mean == pytest.approx(
+        eval_loss(model, found, pad_id=0).mean
+    )

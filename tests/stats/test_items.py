@@ -11,7 +11,7 @@ from lorascope.evaluation import predictions
 from lorascope.evaluation.metrics import TASK_METRICS, Answer
 from lorascope.evaluation.tasks import MAIN, Evaluated
 from lorascope.reports.findings import item_scores
-from lorascope.stats.items import item_difference, mcnemar
+from lorascope.stats.contrasts import item_difference, mcnemar
 
 
 @pytest.fixture

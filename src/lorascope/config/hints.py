@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import re
 import shlex
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lorascope.config.schema import GROUPS, ROLES, RunConfig
+from lorascope.config.schema import GROUPS, ROLES, all_settings
 
 # names of other tools -> the override, with {} for the value
 SETTINGS = {
@@ -84,21 +81,9 @@ def choices_of(group: str) -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def known_keys() -> list[str]:
-    """Every setting's dotted name."""
-
-    def walk(schema: type, place: str) -> Iterator[str]:
-        for key, hint in typing.get_type_hints(schema).items():
-            yield place + key
-            if dataclasses.is_dataclass(hint):
-                yield from walk(typing.cast(type, hint), f"{place}{key}.")
-
-    return list(walk(RunConfig, ""))
-
-
 def suggest(key: str, value: str = "VALUE") -> str:
     """The remedy for a setting that does not exist: what was meant, or what there is."""
-    known = known_keys()
+    known = list(all_settings())
     parent, _, leaf = key.rpartition(".")
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
     if meant := _renamed(key, value):
@@ -114,16 +99,11 @@ def suggest(key: str, value: str = "VALUE") -> str:
 
 def choose(group: str, choice: str) -> str:
     """The remedy for a choice that a group does not have; empty where nothing is like it."""
-    return _mean(*filter(None, [_choice(group, choice.strip("'\""))]))
+    return _mean(_choice(group, choice.strip("'\"")))
 
 
 def hint(word: str, following: str = "") -> str:
-    """The remedy for a word of the command line; empty where there is nothing to say.
-
-    Args:
-        word: `KEY=VALUE`, or what was written instead: `--KEY`, `KEY`.
-        following: the next word, which is the value where `word` has none.
-    """
+    """The remedy for a word of the command line, such as `--KEY`, whose value may be the following word; or empty."""
     key, equals, value = word.lstrip("+~-").partition("=")
     key = key.replace("-", "_")
     if not equals:
@@ -132,9 +112,8 @@ def hint(word: str, following: str = "") -> str:
         ranks = dict(re.findall(r"([\w-]+)\s*:\s*(\d+)", value))
         return _mean(_ranks(ranks)) if ranks.keys() - {*ROLES, *GROUPS} <= ROLES_OF.keys() | {*WITHOUT_ROLE} else ""
     if key in known_groups():
-        exists = value == "VALUE" or value in choices_of(group := key)
-        return _mean(quoted(key, value)) if exists else choose(group, value)
-    if key in known_keys():
+        return _mean(quoted(key, value)) if value in (*choices_of(key), "VALUE") else choose(key, value)
+    if key in all_settings():
         return _mean(quoted(key, value)) if not equals or word.startswith("--") else ""
     return suggest(key, value)
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 
 from lorascope.config.schema import Device, Dtype, RunConfig, Scheme
 from lorascope.errors import ConfigError
 
 
 def resolve(config: RunConfig, device: Device | None = None) -> RunConfig:
-    """The config with every `auto` decided, so that it names one experiment.
-
-    Args:
-        config: as it was composed.
-        device: decide as on this one; by default the config's. CUDA need not be there: a plan is made for it all the
-            same.
+    """The config with every `auto` decided, so that it names one experiment: on `device`, by default the config's.
 
     Raises:
-        ConfigError: when a device is asked for that is not there.
+        ConfigError: when the device is not there; `device` may be CUDA all the same, for a plan.
     """
     assumed = device is Device.cuda
     device = Device.cuda if assumed else _device(device or config.device)
@@ -29,20 +24,15 @@ def resolve(config: RunConfig, device: Device | None = None) -> RunConfig:
     if scheme is Scheme.auto:
         scheme = Scheme.nf4 if device is Device.cuda else Scheme.none
     if device is Device.mps and scheme is not Scheme.none:
-        raise ConfigError(
-            f"quantization={scheme}", "bitsandbytes has no kernels for MPS.", "Take quantization=none or device=cpu."
-        )
+        remedy = "Take quantization=none or device=cpu."
+        raise ConfigError(f"quantization={scheme}", "bitsandbytes has no kernels for MPS.", remedy)
     dtype = config.model.dtype
     if dtype is Dtype.auto:
         dtype = Dtype.bfloat16 if assumed or _computes_in_bfloat16(device) else Dtype.float32
-    return dataclasses.replace(
-        config,
-        device=device,
-        model=dataclasses.replace(config.model, dtype=dtype),
-        quantization=dataclasses.replace(
-            config.quantization, scheme=scheme, double_quant=config.quantization.double_quant and scheme is Scheme.nf4
-        ),
-    )
+    model = replace(config.model, dtype=dtype)
+    double_quant = config.quantization.double_quant and scheme is Scheme.nf4
+    quantization = replace(config.quantization, scheme=scheme, double_quant=double_quant)
+    return replace(config, device=device, model=model, quantization=quantization)
 
 
 def optimizer(config: RunConfig) -> str:
@@ -54,17 +44,13 @@ def optimizer(config: RunConfig) -> str:
 def _device(wanted: Device) -> Device:
     import torch
 
-    there = [Device.cpu]
-    if torch.backends.mps.is_available():
-        there.insert(0, Device.mps)
-    if torch.cuda.is_available():
-        there.insert(0, Device.cuda)
+    found = {Device.cuda: torch.cuda.is_available(), Device.mps: torch.backends.mps.is_available(), Device.cpu: True}
+    there = [one for one, is_there in found.items() if is_there]
     if wanted is Device.auto:
         return there[0]
     if wanted not in there:
-        raise ConfigError(
-            f"device={wanted}", f"torch {torch.__version__} finds no such device.", f"Here: {', '.join(there)}."
-        )
+        what = f"torch {torch.__version__} finds no such device."
+        raise ConfigError(f"device={wanted}", what, f"Here: {', '.join(there)}.")
     return wanted
 
 
@@ -101,41 +87,32 @@ NUMERICS = (
 
 
 def check_variables(variables: MutableMapping[str, str] = os.environ) -> None:
-    """Refuse what would make many processes of one run, or change its training, and forget a launcher of one process.
-
-    Raises:
-        ConfigError: naming the variable and the setting in its place.
-    """
+    """Refuse what would make many processes of one run, or change its training; forget a launcher of one process."""
     for name in SIZES:
         size = variables.get(name, "").strip()
         if size not in ("", "0", "1"):
             names = " ".join(dict.fromkeys(one for one in (name, *PLACES) if one in variables))
-            raise ConfigError(
-                f"{name}={size}",
-                "asks for several processes; a run is one process.",
-                f"Start it without a launcher: unset {names}",
-            )
+            what = "asks for several processes; a run is one process."
+            raise ConfigError(f"{name}={size}", what, f"Start it without a launcher: unset {names}")
     for name in PLACES:  # else torch waits for others that never come
         variables.pop(name, None)
     for name in sorted(variables):
         value = variables[name].strip()
-        asks = value not in ("", "1") if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS" else _asks(name, value)
-        if LAUNCHER.fullmatch(name) and name not in HARMLESS and asks:
+        if LAUNCHER.fullmatch(name) and name not in HARMLESS and _asks(name, value):
             setting = f" and set {SETTINGS[name]}" if name in SETTINGS else ""
             raise ConfigError(f"{name}={value}", "would change the training unseen.", f"unset {name}{setting}")
 
 
 def _asks(name: str, value: str) -> bool:
     """Whether a launcher's variable asks for anything: a 1 does where it is a switch."""
+    if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS":
+        return value not in ("", "1")
     return value.lower() not in OFF and not (value == "1" and name.endswith(("_PROCESSES", "_SIZE")))
 
 
 @functools.cache
 def numerics() -> Mapping[str, str]:
-    """The variables in force that change how torch computes; as they were when this process first asked.
-
-    Libraries set some of them later, by the settings of a run.
-    """
+    """The variables in force that change how torch computes, before libraries set some by the settings of a run."""
     return numerics_of(os.environ)
 
 

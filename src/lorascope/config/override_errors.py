@@ -24,8 +24,8 @@ from omegaconf.errors import (
 )
 
 from lorascope.compat import last_read, was_composing
-from lorascope.config.hints import choices_of, choose, hint, known_groups, known_keys, suggest
-from lorascope.config.schema import RunConfig
+from lorascope.config.hints import choices_of, choose, hint, known_groups, suggest
+from lorascope.config.schema import RunConfig, all_settings
 from lorascope.errors import ConfigError
 
 HELP = "All settings and their values: python train.py --help"
@@ -70,12 +70,7 @@ def composing(error: BaseException) -> bool:
 
 
 def explain(error: Exception, words: Sequence[str] | None = None) -> ConfigError:
-    """What Hydra, OmegaConf or a reader of YAML raised, as place, value and remedy.
-
-    Args:
-        error: as it was raised.
-        words: the overrides that were composed; without them those of the command line.
-    """
+    """What Hydra, OmegaConf or a reader of YAML raised about overrides, by default those of the command line."""
     words = sys.argv[1:] if words is None else words
     found = _explain(error, words)
     for word, following in zip_longest(words, words[1:], fillvalue=""):
@@ -89,9 +84,8 @@ def _explain(error: Exception, words: Sequence[str]) -> ConfigError:
     if isinstance(error, MissingConfigException):
         return _explain_missing(error)
     if isinstance(error, OverrideParseException):
-        return ConfigError(
-            error.override, "cannot be read.", "Write KEY=VALUE, GROUP=CHOICE; quote spaces, braces and ~."
-        )
+        remedy = "Write KEY=VALUE, GROUP=CHOICE; quote spaces, braces and ~."
+        return ConfigError(error.override, "cannot be read.", remedy)
     file, word = last_read(error)
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return explain_reading(error, file, word)
@@ -109,14 +103,10 @@ def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or head
-        return ConfigError(
-            f"{file}, line {mark.line + 1}" if mark else file,
-            f"is not valid YAML: {what}.",
-            "Quote values that contain : # { } [ ] or $.",
-        )
+        place = f"{file}, line {mark.line + 1}" if mark else file
+        return ConfigError(place, f"is not valid YAML: {what}.", "Quote values that contain : # { } [ ] or $.")
     if isinstance(error, UnicodeDecodeError):
-        what = f"byte {error.object[error.start]:#04x} is not UTF-8."
-        return ConfigError(file, what, "Save the file as UTF-8.")
+        return ConfigError(file, f"byte {error.object[error.start]:#04x} is not UTF-8.", "Save the file as UTF-8.")
     if isinstance(error, RecursionError):
         return ConfigError(file or word or "config", "is nested too deeply.", "Look for a name that refers to itself.")
     if "Config group override must be" in head:
@@ -126,9 +116,8 @@ def explain_reading(error: Exception, file: str, word: str = "") -> ConfigError:
     if "Invalid loaded object type" in head:
         return ConfigError(file, "has no settings.", "Write them as NAME: VALUE, one per line.")
     what = getattr(error, "strerror", None) or head.rstrip(".")
-    return ConfigError(
-        file[:200] or word or "config", f"cannot be read: {what}.", "Correct the file." if file else HELP
-    )
+    remedy = "Correct the file." if file else HELP
+    return ConfigError(file[:200] or word or "config", f"cannot be read: {what}.", remedy)
 
 
 def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> ConfigError:
@@ -150,22 +139,24 @@ def explain_value(cause: OmegaConfBaseException, override: str, file: str) -> Co
     if override.startswith("~"):
         return ConfigError(override, "cannot be deleted: every run needs it.", "Set another value instead.")
     if found := re.search(r"is not a subclass of (\w+)", what):
-        key = key or _place_of(RunConfig, found[1])
-    if _is_group(key):
-        return ConfigError(
-            override or f"{file}{key}", f"'{key}' is a group of settings, not a value.", suggest(f"{key}.?")
-        )
+        named = (name for name, kind in all_settings().items() if getattr(kind, "__name__", "") == found[1])
+        key = key or next(named, "")
+    if dataclasses.is_dataclass(all_settings().get(key)):
+        what = f"'{key}' is a group of settings, not a value."
+        return ConfigError(override or f"{file}{key}", what, suggest(f"{key}.?"))
     wanted = _wanted(key)
     if not wanted:
         return ConfigError(f"{file}{key}".removesuffix(": ") or "config", f"{what}.", HELP)
     value = VALUE.search(what)
     given = override.partition("=")[2] or "this"
     told = next(filter(None, value.groups()), "''") if value else "null" if "Optional" in what else given
-    default = _default(key)
-    if wanted in ("a whole number", "a number") and default is not None:
-        return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", f"The default is {default}.")
+    default: Any = RunConfig()
+    for part in key.split("."):
+        default = getattr(default, part, None)
     example = EXAMPLES.get(wanted) or wanted.removeprefix("one of ").partition(",")[0]
-    return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", f"For example {key}={example}.")
+    numeric = wanted in ("a whole number", "a number") and default is not None
+    remedy = f"The default is {default}." if numeric else f"For example {key}={example}."
+    return ConfigError(f"{file}{key}", f"must be {wanted} (got {told}).", remedy)
 
 
 def _explain_words(error: Exception, file: str) -> ConfigError:
@@ -173,9 +164,8 @@ def _explain_words(error: Exception, file: str) -> ConfigError:
     text = str(error).strip()
     head, _, rest = text.partition("\n")
     if isinstance(error, SearchPathException):
-        return ConfigError(
-            "--config-dir", head.rstrip(".") + ".", "Name a folder that holds target/, model/ and the like."
-        )
+        remedy = "Name a folder that holds target/, model/ and the like."
+        return ConfigError("--config-dir", head.rstrip(".") + ".", remedy)
     if match := re.match(r"Could not override '(.+?)'", head):
         return ConfigError(match[1], f"there is no group or setting '{match[1]}'.", suggest(match[1]))
     for pattern, *parts in WORDS:
@@ -183,20 +173,6 @@ def _explain_words(error: Exception, file: str) -> ConfigError:
             place, what, remedy = (part.format(*match.groups()) for part in parts)
             return ConfigError(place, what, remedy)
     return ConfigError(file or "config", f"{head.rstrip('.')}.", rest.strip() or HELP)
-
-
-def _is_group(key: str) -> bool:
-    return any(name.startswith(f"{key}.") for name in known_keys())
-
-
-def _place_of(schema: Any, name: str, place: str = "") -> str:
-    """Where in the config a dataclass of this name stands."""
-    for key, kind in typing.get_type_hints(schema).items():
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            here = f"{place}.{key}" if place else key
-            if kind.__name__ == name or (here := _place_of(kind, name, here)):
-                return here
-    return ""
 
 
 def _explain_missing(error: MissingConfigException) -> ConfigError:
@@ -209,57 +185,37 @@ def _explain_missing(error: MissingConfigException) -> ConfigError:
         return ConfigError("config", f"'{missing}' is not in the config folders.", "Look with --info searchpath.")
     choice = missing[len(group) + 1 :]
     options = [option for option in error.options or choices_of(group) if option != choice]
-    return ConfigError(
-        f"{group}={choice}",
-        f"there is no {group} '{choice}'.",
-        f"{choose(group, choice)} There are: {', '.join(options)}. "
-        f"Your own is DIR/{group}/{choice}.yaml with --config-dir DIR.".lstrip(),
-    )
+    remedy = f"{choose(group, choice)} There are: {', '.join(options)}. ".lstrip()
+    own = f"Your own is DIR/{group}/{choice}.yaml with --config-dir DIR."
+    return ConfigError(f"{group}={choice}", f"there is no {group} '{choice}'.", remedy + own)
 
 
 def _quoted_override(text: str, words: Sequence[str]) -> str:
     match = re.search(r"(?:Could not override|Error merging override|Could not append to config\S*) '?([^'\n]+)", text)
-    if not match:
-        return ""
-    key = match[1].strip().rstrip(".")
-    full = next((word for word in words if word.lstrip("+~").startswith(key.lstrip("+~"))), "")
-    return full or key
+    key = match[1].strip().rstrip(".") if match else ""
+    return next((word for word in words if key and word.lstrip("+~").startswith(key.lstrip("+~"))), key)
 
 
-def _default(key: str) -> Any:
-    """A setting's default in the schema; None where it has none."""
-    value: Any = RunConfig()
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    return value
+KINDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a dictionary", list: "a list",
+}  # fmt: skip
 
 
 def _wanted(key: str) -> str:
     """What kind of value a setting takes, from the schema."""
-    schema: Any = RunConfig
-    for part in re.sub(r"\[.*", "", key).split("."):
-        if typing.get_origin(schema) is dict:
-            schema = typing.get_args(schema)[1]
-        elif dataclasses.is_dataclass(schema):
-            schema = typing.get_type_hints(schema).get(part)
+    kind: Any = RunConfig
+    for part in key.partition("[")[0].split("."):
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
         else:
-            return ""
-    names = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-    }
-    if typing.get_origin(schema) is dict:
-        return "a dictionary"
-    if typing.get_origin(schema) is list:
-        return "a list"
-    kinds = [schema, *getattr(schema, "__args__", ())]
+            kind = typing.get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    origin = typing.get_origin(kind)
+    kinds = [origin] if origin in KINDS else [kind, *typing.get_args(kind)]
     if int in kinds and str in kinds:
         return "a number or a name"
-    for kind in kinds:
-        if kind in names:
-            return names[kind]
-        if members := getattr(kind, "__members__", None):
+    for one in kinds:
+        if one in KINDS:
+            return KINDS[one]
+        if members := getattr(one, "__members__", None):
             return f"one of {', '.join(members)}"
     return ""

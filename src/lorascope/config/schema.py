@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -23,31 +25,32 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "block": ROLES,
 }
 
+# Where a run computes; `auto` takes the first of cuda, mps, cpu that is there.
+Device = StrEnum("Device", ["auto", "cpu", "cuda", "mps"])
 
-class Device(StrEnum):
-    """Where a run computes; `auto` takes the first of cuda, mps, cpu that is there."""
+# The frozen base's dtype; `auto` is bfloat16 where the device computes in it, else float32.
+Dtype = StrEnum("Dtype", ["auto", "bfloat16", "float16", "float32"])
 
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+# The attention kernel, as transformers names it.
+Attention = StrEnum("Attention", ["eager", "sdpa", "flash_attention_2"])
 
+# How the frozen base's linear layers are stored; `auto` is nf4 on CUDA and none elsewhere.
+Scheme = StrEnum("Scheme", ["auto", "nf4", "int8", "none"])
 
-class Dtype(StrEnum):
-    """The frozen base's dtype; `auto` is bfloat16 where the device computes in it, else float32."""
+# The learning rate's course after the warm-up.
+Scheduler = StrEnum("Scheduler", ["constant", "linear", "cosine"])
 
-    auto = "auto"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
+# What a role that some layers lack does: stop the plan, or be left out there and recorded.
+Missing = StrEnum("Missing", ["error", "allow"])
 
+# A fused module is adapted by parts, each as if it stood alone, or as PEFT does: whole, with one A for all.
+Fused = StrEnum("Fused", ["parts", "native"])
 
-class Attention(StrEnum):
-    """The attention kernel, as transformers names it."""
+# What a row that cannot be learned from does: stop the run, or be counted and left out.
+OnBadRow = StrEnum("OnBadRow", ["error", "skip"])
 
-    eager = "eager"
-    sdpa = "sdpa"
-    flash_attention_2 = "flash_attention_2"
+# What a run that was cut does: go on from its latest checkpoint, or begin anew.
+Resume = StrEnum("Resume", ["auto", "never"])
 
 
 class Documents(StrEnum):
@@ -73,20 +76,6 @@ class Bias(StrEnum):
     all = "all"  # every parameter of the base that is called bias
 
 
-class Missing(StrEnum):
-    """What a role that some layers lack does: stop the plan, or be left out there and recorded."""
-
-    error = "error"
-    allow = "allow"
-
-
-class Fused(StrEnum):
-    """A fused module is adapted by parts, each as if it stood alone, or as PEFT does: whole, with one A for all."""
-
-    parts = "parts"
-    native = "native"
-
-
 class Init(StrEnum):
     """Where A and B start."""
 
@@ -102,23 +91,6 @@ class Auto(StrEnum):
     plop = "plop"  # the module types with the lowest normalised feature norms, arXiv:2506.20629
     eva = "eva"  # ranks by the inputs' explained variance, arXiv:2410.07170
     kappa = "kappa"  # the modules with the lowest condition numbers, arXiv:2506.16289
-
-
-class Scheme(StrEnum):
-    """How the frozen base's linear layers are stored; `auto` is nf4 on CUDA and none elsewhere."""
-
-    auto = "auto"
-    nf4 = "nf4"
-    int8 = "int8"
-    none = "none"
-
-
-class Scheduler(StrEnum):
-    """The learning rate's course after the warm-up."""
-
-    constant = "constant"
-    linear = "linear"
-    cosine = "cosine"
 
 
 @dataclass(kw_only=True)
@@ -143,13 +115,6 @@ class ModelConfig:
     def base_name(self) -> str | None:
         """What a stored adapter calls its base: a hub id, or the path as it was given."""
         return self.hub_id or self.path or self.package
-
-
-class OnBadRow(StrEnum):
-    """What a row that cannot be learned from does: stop the run, or be counted and left out."""
-
-    error = "error"
-    skip = "skip"
 
 
 @dataclass(kw_only=True)
@@ -243,13 +208,6 @@ class TargetConfig:
     bias: Bias = Bias.none
     dora: bool = False
     init: Init = Init.lora
-
-
-class Resume(StrEnum):
-    """What a run that was cut does: go on from its latest checkpoint, or begin anew."""
-
-    auto = "auto"
-    never = "never"
 
 
 @dataclass(kw_only=True)
@@ -437,6 +395,19 @@ def from_dict(kind: Any, values: dict[str, Any]) -> Any:
         return value
 
     return kind(**{name: read(hints[name], value) for name, value in values.items()})
+
+
+@functools.cache
+def all_settings() -> dict[str, Any]:
+    """Every setting and every group of settings, by dotted name, with its type."""
+
+    def walk(schema: Any, place: str) -> Iterator[tuple[str, Any]]:
+        for key, kind in typing.get_type_hints(schema).items():
+            yield place + key, kind
+            if dataclasses.is_dataclass(kind):
+                yield from walk(kind, f"{place}{key}.")
+
+    return dict(walk(RunConfig, ""))
 
 
 AMOUNT = re.compile(r"(\d{1,18}(?:\.\d+)?|\.\d+)\s*([kmbg]?)", re.IGNORECASE)

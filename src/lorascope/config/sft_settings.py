@@ -45,25 +45,22 @@ ELSEWHERE = {
     "gradient_checkpointing_kwargs": "train.sft.activation_checkpointing_kwargs",
 }
 # what SFTConfig takes and a run here does without -> what counts in its place
-LEARNED = "What is learned follows from the data's format; see lorascope preview."
-PREPARED = "Rows are prepared before the trainer: set dataset.*"
-EVALUATED = "The evaluation is lorascope's own: set evaluation.batch_tokens, train.eval_steps"
-SAVED = "Checkpoints are lorascope's own: set train.save_steps, train.save_minutes, train.keep_best, resume"
-ALONE = "A run is one process."
 NO_EFFECT = {
-    "completion_only_loss assistant_only_loss": LEARNED,
+    "completion_only_loss assistant_only_loss": "What is learned follows from the data's format; "
+    "see lorascope preview.",
     "chat_template_path eos_token pad_token": "They are the tokenizer's: change its files in the model's folder.",
     "dataset_text_field dataset_kwargs dataset_num_proc truncation_mode eval_packing length_column_name label_names "
-    "remove_unused_columns": PREPARED,
+    "remove_unused_columns": "Rows are prepared before the trainer: set dataset.*",
     "per_device_eval_batch_size prediction_loss_only eval_on_start eval_delay eval_do_concat_batches "
     "eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics bf16_full_eval "
-    "fp16_full_eval": EVALUATED,
+    "fp16_full_eval": "The evaluation is lorascope's own: set evaluation.batch_tokens, train.eval_steps",
     "save_only_model save_on_each_node save_total_limit enable_jit_checkpoint load_best_model_at_end "
     "metric_for_best_model greater_is_better ignore_data_skip restore_callback_states_from_checkpoint "
-    "resume_from_checkpoint": SAVED,
+    "resume_from_checkpoint": "Checkpoints are lorascope's own: set train.save_steps, train.save_minutes, "
+    "train.keep_best, resume",
     "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp "
     "fsdp_config deepspeed parallelism_config accelerator_config average_tokens_across_devices local_rank "
-    "log_on_each_node log_level_replica": ALONE,
+    "log_on_each_node log_level_replica": "A run is one process.",
     "auto_find_batch_size": "It would change the experiment unseen: set train.batch_size",
     "include_num_input_tokens_seen": "Tokens are always counted.",
     "do_train do_eval do_predict": "A run always trains and evaluates; dry_run=true does neither.",
@@ -88,36 +85,36 @@ def sft_fields() -> dict[str, Any]:
 
 
 def check_sft(train: TrainConfig) -> None:
-    """Refuse a name that SFTConfig lacks, a value of another kind, and what is set elsewhere or has no effect.
-
-    Raises:
-        ConfigError: for the first of these.
-    """
+    """Refuse a name that SFTConfig lacks, a value of another kind, and what is set elsewhere or has no effect."""
     for name, value in train.sft.items():
-        key = f"train.sft.{name}"
-        if name in ELSEWHERE:
-            raise ConfigError(key, "would make one setting in two places.", f"Set {ELSEWHERE[name]} instead.")
-        if name in WITHOUT_EFFECT:
-            raise ConfigError(key, "would have no effect.", WITHOUT_EFFECT[name])
-        if name.startswith(HUB):
-            raise ConfigError(
-                key,
-                "is not taken: a run stays on this machine, and its record must hold no token.",
-                "Set HF_TOKEN in the environment; send the adapter's folder later with: hf upload",
-            )
-        if name == "packing_strategy" and value == "wrapped":
-            raise ConfigError(key, "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true")
-        if name == SAMPLING and (value == GROUPED or train.group_by_length):
-            raise ConfigError(key, "would make one setting in two places.", "Set train.group_by_length instead.")
-        if name not in sft_fields():
-            near = difflib.get_close_matches(name, sft_fields(), n=1)
-            hint = f"Did you mean train.sft.{near[0]}?" if near else "Its names are those of TRL's SFTConfig."
-            hint = f"Did you mean train.{name}?" if hasattr(train, name) else hint
-            raise ConfigError(key, f"SFTConfig has no '{name}'.", hint)
-        kind = sft_fields()[name]
-        if not _fits(value, kind):
-            said = kind.__name__ if isinstance(kind, type) else kind
-            raise ConfigError(key, f"{value!r} is not what SFTConfig takes.", f"It takes: {said}.")
+        if refusal := _refusal(name, value, train):
+            raise ConfigError(f"train.sft.{name}", *refusal)
+
+
+def _refusal(name: str, value: Any, train: TrainConfig) -> tuple[str, str] | None:
+    """What is wrong with a setting, and the remedy."""
+    if name in ELSEWHERE:
+        return "would make one setting in two places.", f"Set {ELSEWHERE[name]} instead."
+    if name in WITHOUT_EFFECT:
+        return "would have no effect.", WITHOUT_EFFECT[name]
+    if name.startswith(HUB):
+        return (
+            "is not taken: a run stays on this machine, and its record must hold no token.",
+            "Set HF_TOKEN in the environment; send the adapter's folder later with: hf upload",
+        )
+    if name == "packing_strategy" and value == "wrapped":
+        return "cuts rows in two, which then see other rows.", "Leave it out: train.packing=true"
+    if name == SAMPLING and (value == GROUPED or train.group_by_length):
+        return "would make one setting in two places.", "Set train.group_by_length instead."
+    if name not in sft_fields():
+        near = [f"sft.{one}" for one in difflib.get_close_matches(name, sft_fields(), n=1)]
+        meant = [name] if hasattr(train, name) else near
+        hint = f"Did you mean train.{meant[0]}?" if meant else "Its names are those of TRL's SFTConfig."
+        return f"SFTConfig has no '{name}'.", hint
+    kind = sft_fields()[name]
+    if _fits(value, kind):
+        return None
+    return f"{value!r} is not what SFTConfig takes.", f"It takes: {kind.__name__ if isinstance(kind, type) else kind}."
 
 
 def _fits(value: Any, annotation: Any) -> bool:

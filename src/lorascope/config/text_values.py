@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorascope.config.schema import RunConfig
+from lorascope.config.schema import all_settings
 from lorascope.errors import ConfigError
 
 TEXT, LIST, DICT, PATHS = "text", "a list of texts", "texts by name", "a text or a list of texts"
+KINDS = {str: TEXT, str | None: TEXT, list[str]: LIST, dict[str, str]: DICT}
 SIMPLE = re.compile(r"""[^'"\[\]{}()\\]*""")  # no quoting and no nesting, so that a comma divides
 
 
 @functools.cache
 def text_settings() -> Mapping[str, str]:
     """Dotted names of the settings that hold text, and how: a text, a list of them, or a dictionary of them."""
-    found: dict[str, str] = {}
-
-    def walk(schema: Any, place: str) -> None:
-        for name, kind in typing.get_type_hints(schema).items():
-            kinds = set(typing.get_args(kind)) - {type(None)} if _is_union(kind) else {kind}
-            if dataclasses.is_dataclass(kind):
-                walk(kind, f"{place}{name}.")
-            elif len(kinds) == 1:
-                written = {str: TEXT, list[str]: LIST, dict[str, str]: DICT}.get(kinds.pop())
-                found.update({f"{place}{name}": written} if written else {})
-
-    walk(RunConfig, "")
+    found = {name: KINDS[kind] for name, kind in all_settings().items() if kind in KINDS}
     return found | dict.fromkeys(("dataset.path", "dataset.eval_path"), PATHS)
-
-
-def _is_union(kind: Any) -> bool:
-    return type(None) in typing.get_args(kind)
 
 
 @functools.cache
 def text_names() -> frozenset[str]:
     """Last parts of those names, where every setting that is called so is text."""
-    others: set[str] = {"budget"}  # of a study text, of a target a number too
-    return frozenset(name.rpartition(".")[2] for name in text_settings()) - others
+    # a study's budget is text, a target's may be a number
+    return frozenset(name.rpartition(".")[2] for name in text_settings()) - {"budget"}
 
 
 def keep_text(overrides: Sequence[str], *, sweep: bool = False) -> list[str]:
     """Overrides that Hydra reads as they were written, where a setting is text.
 
     `dataset.prompt=Premise: {premise}` cannot be read by Hydra's grammar, and `model.revision=12345e10` would be read
-    as a number. Both are put in quotes. Flags and all other settings stay as they are.
-
-    Args:
-        overrides: words of the command line, as the shell hands them over.
-        sweep: whether a comma may separate the values of a sweep.
+    as a number. Both are put in quotes. Flags and all other settings stay as they are. With `sweep` a comma may
+    separate values.
 
     Raises:
-        ConfigError: for a list or dictionary of texts that holds true, false or a number and cannot be put in quotes
-            without guessing.
+        ConfigError: for texts among which are true, false or a number that cannot be put in quotes without guessing.
     """
     return [_kept(word, sweep) for word in overrides]
 
@@ -114,31 +94,23 @@ def _parsed(word: str) -> Any:
 
 def _holds_other(value: Any) -> bool:
     """Whether true, false or a number is in it."""
-    if isinstance(value, list):
-        return any(map(_holds_other, value))
-    if isinstance(value, dict):
-        return any(map(_holds_other, value.values()))
+    if isinstance(value, list | dict):
+        return any(map(_holds_other, value.values() if isinstance(value, dict) else value))
     return isinstance(value, bool | int | float)
 
 
 def _element(text: str) -> str:
-    text = text.strip()
-    return text if text == "null" else _quoted(text)
+    return "null" if text.strip() == "null" else _quoted(text.strip())
 
 
 def _quoted(text: str) -> str:
     """A text as Hydra's grammar quotes it: backslashes count where a quote follows."""
-    inner = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
-    inner = re.sub(r"(\\+)$", lambda match: match[1] * 2, inner)
-    return f"'{inner}'"
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 def check_part(settings: Mapping[str, Any], place: str) -> None:
-    """Refuse a part of a mixture that has true, false or a number where a data set takes text.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
+    """Refuse a part of a mixture that has true, false or a number where a data set takes text."""
     for name, value in settings.items():
         if f"dataset.{name}" in text_settings() and _holds_other(value):
             raise ConfigError(f"{place}.{name}", f"must be text (got {value}).", "Put it in quotes.")

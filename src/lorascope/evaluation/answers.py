@@ -9,23 +9,22 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorascope.data.chat_template import closing_tokens
 from lorascope.data.prompts import Choices, Question
-from lorascope.data.tokenization import IGNORED, TokenizedSplit
+from lorascope.data.tokenization import IGNORED, TokenizedSplit, padded
 from lorascope.errors import out_of_memory
-from lorascope.evaluation.loss import item_losses
+from lorascope.evaluation.loss import batches, item_losses
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
-
+    from transformers import PreTrainedTokenizerBase
 
 THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)  # which some templates put before every answer
 # what a model's own generation settings may ask for, and a measurement must not have
-PLAIN = {
+GREEDY = {
     "do_sample": False, "num_beams": 1, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0, "min_new_tokens": None, "renormalize_logits": False,
 }  # fmt: skip
@@ -52,45 +51,44 @@ def generate(
     Returns:
         The answers as text without special tokens and thoughts, in the prompts' order.
     """
-    import torch
-
     answers = [""] * len(prompts)
-    settings = _settings(tokenizer, max_new_tokens, ends)
-    for batch in _batches(prompts, max_new_tokens, batch_tokens):
+    # each step computes one token a row, so a batch may hold more of these than a forward pass of whole rows
+    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts], 4 * batch_tokens):
         ids, mask = left_padded([prompts[index] for index in batch], int(tokenizer.pad_token_id or 0), model.device)
-        with torch.no_grad():
-            written = model.generate(
-                input_ids=ids, attention_mask=mask, generation_config=settings, use_cache=True, **last_logits(model)
-            )
-        for index, tokens in zip(batch, written[:, ids.shape[1] :].tolist(), strict=True):
+        written = decode(model, tokenizer, ids, mask, max_new_tokens, ends)[:, ids.shape[1] :]
+        for index, tokens in zip(batch, written.tolist(), strict=True):
             answers[index] = _text(tokens, tokenizer, ends)
         progress(len(batch))
     return answers
 
 
-def _settings(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, ends: Sequence[int]) -> GenerationConfig:
+def decode(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    max_new_tokens: int,
+    ends: Sequence[int] = (),
+    **changes: Any,
+) -> torch.Tensor:
+    """Token ids, (rows, width), and what the model writes behind them: the most likely, whatever its own settings.
+
+    Args:
+        changes: fields of transformers' GenerationConfig.
+    """
+    import torch
     from transformers import GenerationConfig
 
-    return GenerationConfig(
-        **PLAIN,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(ends) or None,
-    )
-
-
-def _batches(prompts: Sequence[Sequence[int]], more: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Prompt numbers, longest first. A step of all rows reads the weights once: few rows waste it, many cost memory."""
-    batch: list[int] = []
-    for index in sorted(range(len(prompts)), key=lambda i: -len(prompts[i])):
-        # each step computes one token a row, so a batch may hold more of these than a forward pass of whole rows
-        if batch and (len(prompts[batch[0]]) + more) * (len(batch) + 1) > 4 * batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+    settings = GREEDY | {
+        "max_new_tokens": max_new_tokens,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": list(ends) or None,
+    }
+    asked = {"generation_config": GenerationConfig(**settings | changes), "use_cache": True} | last_logits(model)
+    with torch.no_grad():
+        written: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, **asked)
+    return written
 
 
 def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
@@ -150,7 +148,7 @@ def score_choices(
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
-        asked: questions, each with its possible answers.
+        asked: questions, each with as many possible answers.
         pad_id: fills short rows; it is masked.
         batch_tokens: padded tokens of one forward pass.
         progress: called with the number of questions after each pass.
@@ -161,63 +159,46 @@ def score_choices(
     if not asked:
         return []
     if not _shares_prompts(model, asked, pad_id):
-        return _plainly(model, asked, pad_id, batch_tokens, progress)
-    scores: list[tuple[float, ...]] = [()] * len(asked)
-    for batch in _labels_batches(asked, batch_tokens):
+        scores = _plainly(model, asked, pad_id, batch_tokens)
+        progress(len(asked))
+        return scores
+    scores = [()] * len(asked)
+    for batch in batches([len(question.prompt) for question in asked], batch_tokens):
         for index, found in zip(batch, _scored(model, [asked[i] for i in batch], pad_id, batch_tokens), strict=True):
             scores[index] = found
         progress(len(batch))
     return scores
 
 
-def _labels_batches(asked: Sequence[Choices], batch_tokens: int) -> Iterator[list[int]]:
-    """Question numbers, longest first: prompts within `batch_tokens`; a batch has as many answers to each question."""
-    batch: list[int] = []
-    for index in sorted(range(len(asked)), key=lambda i: (-len(asked[i].answers), -len(asked[i].prompt))):
-        full = batch and len(asked[batch[0]].prompt) * (len(batch) + 1) > batch_tokens
-        if batch and (full or len(asked[batch[0]].answers) != len(asked[index].answers)):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 def _shares_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> bool:
     """Whether this model's cache can be continued in many ways: tried, and held against the plain way."""
     by_length = sorted(asked, key=lambda question: len(question.prompt))
-    pair = [_some_answers(by_length[0]), _some_answers(by_length[-1])]  # so that a prompt is padded
+    pair = [
+        Choices(one.prompt, (one.answers[0], max(one.answers, key=len), min(one.answers, key=len)))
+        for one in (by_length[0], by_length[-1])  # so that a prompt is padded
+    ]
     try:
         shared = _scored(model, pair, pad_id, ALL_AT_ONCE)
     except (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
         if out_of_memory(error):
             raise
         return False  # each kind of model has its own way to say that it has no such cache
-    plain = [score for one in pair for score in _plainly(model, [one], pad_id, 1)]
     apart = APART[model.dtype.itemsize >= 4]
     return all(
         abs(one - other) <= apart * (1 + abs(other))
-        for left, right in zip(shared, plain, strict=True)
-        for one, other in zip(left, right, strict=True)
+        for question, left in zip(pair, shared, strict=True)
+        for one, other in zip(left, _plainly(model, [question], pad_id, 1)[0], strict=True)
     )
-
-
-def _some_answers(question: Choices) -> Choices:
-    """The question with its first, its longest and its shortest answer."""
-    by_length = sorted(question.answers, key=len)
-    return Choices(question.prompt, (question.answers[0], by_length[-1], by_length[0]))
 
 
 def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
     """The scores of some questions with equally many answers."""
     import torch
 
-    prompts = [question.prompt for question in asked]
-    ids, mask = left_padded(prompts, pad_id, model.device)
-    placed = takes(model, "position_ids")
-    positions = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)} if placed else {}
+    ids, mask = left_padded([question.prompt for question in asked], pad_id, model.device)
+    options = _placed(model, (mask.cumsum(dim=1) - 1).clamp(min=0)) | last_logits(model)
     with torch.no_grad():
-        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **last_logits(model), **positions)
+        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **options)
         opening = read.logits[:, -1].float().log_softmax(dim=-1)  # (questions, vocabulary)
         count = len(asked[0].answers)
         first = torch.tensor([[answer[0] for answer in question.answers] for question in asked], device=ids.device)
@@ -229,61 +210,51 @@ def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int
             for start in range(0, count, at_once):
                 end = min(start + at_once, count)
                 answers = [answer for question in asked for answer in question.answers[start:end]]
-                more = _continued(model, read.past_key_values, mask, answers, end - start, pad_id, placed)
+                more = _continued(model, read.past_key_values, mask, answers, end - start, pad_id)
                 total[:, start:end] += more.view(len(asked), end - start)
     return [tuple(row) for row in total.tolist()]
 
 
 def _continued(
-    model: Any,
-    cache: Any,
-    mask: torch.Tensor,
-    answers: Sequence[tuple[int, ...]],
-    each: int,
-    pad_id: int,
-    placed: bool,
+    model: Any, cache: Any, mask: torch.Tensor, answers: Sequence[tuple[int, ...]], each: int, pad_id: int
 ) -> torch.Tensor:
     """The log-probability of every answer after its first token, float64, shape (answers,)."""
     import torch
 
-    device, width = mask.device, max(map(len, answers)) - 1
+    width = max(map(len, answers)) - 1
     if not width:
-        return torch.zeros(len(answers), dtype=torch.float64, device=device)
-    ids = torch.tensor([[*answer, *[pad_id] * (width + 1 - len(answer))] for answer in answers], device=device)
-    there = torch.tensor([[position < len(answer) - 1 for position in range(width)] for answer in answers])
-    there = there.to(device)
+        return torch.zeros(len(answers), dtype=torch.float64, device=mask.device)
+    rows = [list(answer) for answer in answers]
+    filled = padded(TokenizedSplit(rows, rows, ""), range(len(rows)), pad_id, mask.device)
+    ids, there = filled["input_ids"], filled["attention_mask"][:, 1:]
     before = mask.repeat_interleave(each, dim=0)
-    positions = before.sum(dim=1, keepdim=True) + torch.arange(width, device=device)
     own = copy.deepcopy(cache)  # a cache grows in place
     own.batch_repeat_interleave(each)
     logits = model(
         input_ids=ids[:, :-1],
-        attention_mask=torch.cat([before, there.long()], dim=1),
+        attention_mask=torch.cat([before, there], dim=1),
         past_key_values=own,
         use_cache=True,
-        **({"position_ids": positions} if placed else {}),
+        **_placed(model, before.sum(dim=1, keepdim=True) + torch.arange(width, device=mask.device)),
     ).logits
+    there = there.bool()
     chosen = logits[there].float()
     likelihood = chosen.gather(1, ids[:, 1:][there].unsqueeze(1)).squeeze(1) - chosen.logsumexp(dim=-1)
-    total = torch.zeros(there.shape, dtype=torch.float64, device=device)
+    total = torch.zeros(there.shape, dtype=torch.float64, device=mask.device)
     total[there] = likelihood.double()
     return total.sum(dim=1)
 
 
-def _plainly(
-    model: Any,
-    asked: Sequence[Choices],
-    pad_id: int,
-    batch_tokens: int,
-    progress: Callable[[int], object] = lambda items: None,
-) -> list[tuple[float, ...]]:
+def _placed(model: Any, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"position_ids": positions} if takes(model, "position_ids") else {}
+
+
+def _plainly(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
     """Every answer behind its own copy of the prompt: what a model without such a cache takes."""
     ids = tuple([*question.prompt, *answer] for question in asked for answer in question.answers)
     labels = tuple([IGNORED] * len(question.prompt) + list(answer) for question in asked for answer in question.answers)
     found = iter(item_losses(model, TokenizedSplit(ids, labels, ""), pad_id=pad_id, batch_tokens=batch_tokens))
-    scores = [tuple(-next(found).nats for _ in question.answers) for question in asked]
-    progress(len(asked))
-    return scores
+    return [tuple(-next(found).nats for _ in question.answers) for question in asked]
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -297,7 +268,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tupl
 
 
 def last_logits(model: Any) -> dict[str, Any]:
-    """What a model is told so that it makes logits of the last position alone.
+    """The argument by which a model makes logits of the last position alone.
 
     An index, not a count: torch multiplies a slice with the head by copying the head once for each row, which took
     more than half of an evaluation's time on a CPU.

@@ -12,19 +12,21 @@ Gao et al., the language model evaluation harness, 2024 (10.5281/zenodo.12608602
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lorascope.config.schema import EvaluationConfig
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, first_line
+from lorascope.evaluation.loss import evaluating
 from lorascope.evaluation.metrics import TASK_METRICS, Answer, Needs, TaskMetric
 from lorascope.evaluation.tasks import Score
 from lorascope.records.record import Metric
@@ -45,44 +47,37 @@ FORM = "Write package.module:function or file.py:function"
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Refuse a metric that does not exist, without running anybody's code.
-
-    Raises:
-        ConfigError: for the first of these.
-    """
-    import difflib
-
+    """Refuse a metric that does not exist, without running anybody's code."""
     for name in names:
         module, colon, function = str(name).partition("@")[0].rpartition(":")
         if not colon and name not in TASK_METRICS:
             near = difflib.get_close_matches(str(name), TASK_METRICS, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
-            what = f"there is no metric '{name}'."
-            raise ConfigError("dataset.metrics", what, f"{hint}There are: {', '.join(TASK_METRICS)}. Your own: {FORM}.")
+            raise _refused(
+                f"there is no metric '{name}'.", f"{hint}There are: {', '.join(TASK_METRICS)}. Your own: {FORM}."
+            )
         if colon and not function.isidentifier():
-            raise ConfigError("dataset.metrics", f"'{name}' names no function.", f"{FORM}.")
+            raise _refused(f"'{name}' names no function.")
         if colon and module.endswith(".py") and not _file(module).is_file():
-            raise ConfigError("dataset.metrics", f"there is no file {module}.", f"Files are read from {Path.cwd()}.")
+            raise _refused(f"there is no file {module}.", f"Files are read from {Path.cwd()}.")
+
+
+def _refused(what: str, remedy: str = f"{FORM}.") -> ConfigError:
+    return ConfigError("dataset.metrics", what, remedy)
 
 
 def pin_metrics(names: Sequence[str]) -> list[str]:
     """The same metrics, files with a hash of what is in them: an edited function is another metric."""
-    return [_pinned(name) for name in names]
-
-
-def _pinned(name: str) -> str:
-    module, colon, _ = name.rpartition(":")
-    if not colon or not module.endswith(".py") or "@" in name:
-        return name
-    return f"{name}@{hashlib.sha256(_file(module).read_bytes()).hexdigest()[:8]}"
+    pinned = []
+    for name in names:
+        module = name.rpartition(":")[0]
+        unpinned = module.endswith(".py") and "@" not in name
+        pinned.append(f"{name}@{hashlib.sha256(_file(module).read_bytes()).hexdigest()[:8]}" if unpinned else name)
+    return pinned
 
 
 def metrics_of(names: Sequence[str]) -> list[TaskMetric]:
-    """The metrics by name; a user's own code is imported.
-
-    Raises:
-        ConfigError: when it cannot be, or is no such function.
-    """
+    """The metrics by name; a user's own code is imported, or refused."""
     return [TASK_METRICS[name] if name in TASK_METRICS else _own(name.partition("@")[0]) for name in names]
 
 
@@ -93,32 +88,28 @@ def _own(name: str) -> TaskMetric:
         wanted = list(inspect.signature(found).parameters)
     except Exception as error:  # a user's module raises whatever it likes
         what = f"{name} cannot be imported: {type(error).__name__}: {error}"
-        raise ConfigError("dataset.metrics", what.rstrip(".") + ".", f"{FORM}.") from error
+        raise _refused(what.rstrip(".") + ".") from error
     if unknown := [one for one in wanted if one not in READS]:
-        raise ConfigError(
-            "dataset.metrics", f"{name} asks for '{unknown[0]}'.", f"A metric may ask for: {', '.join(READS)}."
-        )
+        raise _refused(f"{name} asks for '{unknown[0]}'.", f"A metric may ask for: {', '.join(READS)}.")
     needs = {need for one in wanted if (need := READS[one][1])}
     if len(needs) > 1:
-        kinds = " and ".join(sorted(needs))
-        raise ConfigError("dataset.metrics", f"{name} asks for {kinds} at once.", "Make one function of each.")
-    better = getattr(found, "better", "higher")
+        raise _refused(f"{name} asks for {' and '.join(sorted(needs))} at once.", "Make one function of each.")
+    better: Any = getattr(found, "better", "higher")
     if better not in ("higher", "lower"):
-        raise ConfigError("dataset.metrics", f"{name}.better is {better!r}.", "Write 'higher' or 'lower'.")
+        raise _refused(f"{name}.better is {better!r}.", "Write 'higher' or 'lower'.")
 
     def score(answer: Answer) -> float:
         value = found(**{one: READS[one][0](answer) for one in wanted})
         try:
             return float(value)
         except (TypeError, ValueError) as error:
-            raise ConfigError("dataset.metrics", f"{name} gave {value!r}.", "Return a number for each item.") from error
+            raise _refused(f"{name} gave {value!r}.", "Return a number for each item.") from error
 
-    direction: Literal["lower", "higher"] = "lower" if better == "lower" else "higher"
-    return TaskMetric(function, direction, str(getattr(found, "unit", "")), next(iter(needs), Needs.text), score)
+    return TaskMetric(function, better, str(getattr(found, "unit", "")), next(iter(needs), Needs.text), score)
 
 
-def _file(module: str) -> Path:
-    return Path(os.path.expanduser(module))
+def _file(name: str) -> Path:
+    return Path(os.path.expanduser(name))
 
 
 def _load(module: str) -> Any:
@@ -136,16 +127,12 @@ Z_95 = 1.959963984540054  # standard errors on either side of 95 %
 
 
 def check_harness(settings: EvaluationConfig) -> None:
-    """Refuse tasks where the harness is not installed, and a task's file that is not there.
-
-    Raises:
-        ConfigError: with what to do.
-    """
+    """Refuse tasks where the harness is not installed, and a task's file that is not there."""
     if settings.lm_eval and importlib.util.find_spec("lm_eval") is None:
         remedy = "Run: pip install 'lorascope[lm-eval]'"
         raise ConfigError("evaluation.lm_eval", "the package lm-eval is not installed.", remedy)
     for task in settings.lm_eval:
-        if str(task).endswith((".yaml", ".yml")) and not Path(os.path.expanduser(task)).is_file():
+        if _is_file(task) and not _file(task).is_file():
             remedy = f"Files are read from {Path.cwd()}."
             raise ConfigError(f"evaluation.lm_eval=[{task}]", "there is no such file.", remedy)
 
@@ -166,80 +153,65 @@ def run_harness(model: Any, tokenizer: Any, settings: EvaluationConfig) -> tuple
     if not settings.lm_eval:
         return {}, {}
     try:
-        with _quietly():
-            found = _evaluate(model, tokenizer, settings)
+        found = _evaluate(model, tokenizer, settings)
     except Exception as error:  # tasks raise what their data sets and templates raise
         names = ", ".join(map(str, settings.lm_eval))
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        what = f"the harness cannot run it: {first_line(error)}"
         remedy = "Tasks are listed by: lm-eval ls tasks. Their data come from the hub."
-        raise ConfigError(f"evaluation.lm_eval=[{names}]", f"the harness cannot run it: {what}", remedy) from error
+        raise ConfigError(f"evaluation.lm_eval=[{names}]", what, remedy) from error
     metrics: dict[str, Metric] = {}
     scores: dict[str, Score] = {}
     for task, results in found["results"].items():
         items = int(found.get("n-samples", {}).get(task, {}).get("effective", 0))
         for name, value in results.items():
-            title, comma, _ = name.partition(",")
+            title, comma, setting = name.partition(",")
             if not comma or title.endswith("_stderr") or not isinstance(value, int | float):
                 continue
-            deviation = results.get(f"{title}_stderr,{name.partition(',')[2]}")
-            spread = Z_95 * deviation if isinstance(deviation, int | float) else None
             key = f"lm_eval/{task}/{title}"
             higher = found.get("higher_is_better", {}).get(task, {}).get(title, True)
             metrics[key] = Metric(key, "higher" if higher else "lower", "as the harness has it")
-            low, high = (None, None) if spread is None else (value - spread, value + spread)
-            scores[key] = Score(float(value), low, high, items)
+            deviation = results.get(f"{title}_stderr,{setting}")
+            known = isinstance(deviation, int | float)
+            ends = (value - Z_95 * deviation, value + Z_95 * deviation) if known else (None, None)
+            scores[key] = Score(float(value), items, *ends)
     return metrics, scores
 
 
 def _evaluate(model: Any, tokenizer: Any, settings: EvaluationConfig) -> dict[str, Any]:
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    folders = sorted({str(Path(os.path.expanduser(task)).resolve().parent) for task in _files(settings.lm_eval)})
-    manager = TaskManager(include_path=folders or None)
-    names = [_name(task) for task in settings.lm_eval]
-    training, cache = model.training, model.config.use_cache
+    """What the harness returns, without its own bars and advice, which would stand between a run's lines."""
+    logger = logging.getLogger("lm_eval")
+    level, cache = logger.level, model.config.use_cache
+    logger.setLevel(logging.ERROR)
     try:
-        result: dict[str, Any] = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
-            tasks=names,
-            task_manager=manager,
-            limit=settings.lm_eval_limit,
-            log_samples=False,
-        )
+        with evaluating(model), open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+            import lm_eval
+            from lm_eval.models.huggingface import HFLM
+            from lm_eval.tasks import TaskManager
+
+            folders = sorted({str(_file(task).resolve().parent) for task in settings.lm_eval if _is_file(task)})
+            result: dict[str, Any] = lm_eval.simple_evaluate(
+                model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8),
+                tasks=[_named_in(_file(task)) if _is_file(task) else task for task in settings.lm_eval],
+                task_manager=TaskManager(include_path=folders or None),
+                limit=settings.lm_eval_limit,
+                log_samples=False,
+            )
     finally:
-        model.train(training)
         model.config.use_cache = cache
+        logger.setLevel(level)
     return result
 
 
-def _files(tasks: Sequence[str]) -> list[str]:
-    return [task for task in tasks if str(task).endswith((".yaml", ".yml"))]
+def _is_file(task: object) -> bool:
+    return str(task).endswith((".yaml", ".yml"))
 
 
-def _name(task: str) -> str:
-    """A file's task is known by the name inside it."""
-    if task not in _files([task]):
-        return task
+def _named_in(file: Path) -> str:
+    """The name of a file's task, by which the harness knows it."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         """The harness's own marks (`!function`) are left alone."""
 
     Loader.add_multi_constructor("!", lambda loader, mark, node: None)
-    told = yaml.load(Path(os.path.expanduser(task)).read_text(encoding="utf-8"), Loader=Loader)
-    return str(told["task"])
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the harness's own bars and advice, which stand between a run's lines."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
-            yield
-    finally:
-        logger.setLevel(level)
+    return str(yaml.load(file.read_text(encoding="utf-8"), Loader=Loader)["task"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import EvaluationConfig
@@ -59,6 +61,12 @@ class Loss:
         return self.nats / self.tokens
 
 
+def total(losses: Iterable[Loss]) -> Loss:
+    """The sum of some rows' losses; by math.fsum, so that it does not depend on their order."""
+    losses = list(losses)
+    return Loss(math.fsum(one.nats for one in losses), sum(one.tokens for one in losses))
+
+
 def eval_loss(
     model: Any,
     data: TokenizedSplit,
@@ -82,9 +90,7 @@ def eval_loss(
     Raises:
         DataError: for a token id that the model does not know.
     """
-    items = item_losses(model, data, pad_id=pad_id, batch_tokens=batch_tokens, progress=progress)
-    # math.fsum, since the sum must not depend on the rows' order
-    return Loss(math.fsum(item.nats for item in items), sum(item.tokens for item in items))
+    return total(item_losses(model, data, pad_id=pad_id, batch_tokens=batch_tokens, progress=progress))
 
 
 def item_losses(
@@ -96,33 +102,38 @@ def item_losses(
     progress: Callable[[int], object] = lambda rows: None,
 ) -> list[Loss]:
     """The loss of every row by itself, in the rows' order; arguments and errors as `eval_loss` has them."""
-    import torch
-
     check_vocabulary(data, pad_id, model)
-    training = model.training
-    model.eval()
     found = [Loss(0.0, 0)] * len(data)
-    try:
-        with torch.no_grad():
-            for rows in batches(data, batch_tokens):
-                inputs = padded(data, rows, pad_id, model.device)
-                labels = inputs.pop("labels")
-                losses = token_losses(model, inputs, labels).double().tolist()
-                start = 0
-                for row, tokens in zip(rows, (labels[:, 1:] != IGNORED).sum(dim=1).tolist(), strict=True):
-                    found[row] = Loss(math.fsum(losses[start : start + tokens]), tokens)
-                    start += tokens
-                progress(len(rows))
-    finally:
-        model.train(training)
+    with evaluating(model):
+        for rows in batches([*map(len, data.input_ids)], batch_tokens):
+            inputs = padded(data, rows, pad_id, model.device)
+            labels = inputs.pop("labels")
+            losses = iter(token_losses(model, inputs, labels).double().tolist())
+            for row, tokens in zip(rows, (labels[:, 1:] != IGNORED).sum(dim=1).tolist(), strict=True):
+                found[row] = Loss(math.fsum(islice(losses, tokens)), tokens)
+            progress(len(rows))
     return found
 
 
-def batches(data: TokenizedSplit, batch_tokens: int) -> Iterator[list[int]]:
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A model without dropout and gradients; then it is in the mode it was in."""
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Row numbers, longest rows first, so many at a time that their padded size stays within `batch_tokens`."""
     batch: list[int] = []
-    for row in sorted(range(len(data)), key=lambda row: -len(data.input_ids[row])):
-        if batch and len(data.input_ids[batch[0]]) * (len(batch) + 1) > batch_tokens:
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(row)

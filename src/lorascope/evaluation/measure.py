@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,8 @@ from lorascope.data.rows import Rows, rows_hash
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation import predictions
 from lorascope.evaluation.external_metrics import metrics_of, run_harness
-from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, Texts, divergence, text_loss, texts_of
-from lorascope.evaluation.loss import item_losses
+from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, divergence, texts_of
+from lorascope.evaluation.loss import eval_loss, item_losses, total
 from lorascope.evaluation.predictions import keep, place
 from lorascope.evaluation.tasks import Evaluated, Score, Suite
 from lorascope.records.record import EVAL_LOSS, Metric
@@ -33,7 +31,7 @@ class Measure:
     tokenizer: PreTrainedTokenizerBase
     evaluation: TokenizedSplit
     suite: Suite
-    texts: Texts | None  # to be remembered
+    texts: TokenizedSplit | None  # not the task's
     comparable: bool  # whether the adapter, switched off, leaves the base
     harness: dict[str, Metric] = field(default_factory=dict)  # of lm-eval, which names them when it has measured
 
@@ -48,19 +46,16 @@ class Measure:
         return int(self.tokenizer.pad_token_id or 0)
 
     def base(self, model: Any, progress: Callable[[int], object], file: Path | None = None) -> Evaluated:
-        """The base's scores and answers, measured or remembered.
-
-        Args:
-            file: where they are remembered on this machine, as `remembered_at` says.
-        """
-        known = (predictions.read(file) or {}).get(predictions.BASE) if file else None
-        if known is None:
-            known = self._measured(model, progress)
-            keep(file, lambda aside: predictions.write(aside, {predictions.BASE: known}, self.suite))
-        return known
+        """The base's scores and answers, measured or cached in `file`, which `remembered_at` names."""
+        cached = predictions.read(file) if file else None
+        if cached and predictions.BASE in cached:
+            return cached[predictions.BASE]
+        found = self._measured(model, progress)
+        keep(file, lambda aside: predictions.write(aside, {predictions.BASE: found}, self.suite))
+        return found
 
     def remembered_at(self, config: RunConfig, revision: str) -> Path | None:
-        """Where this base's answers to these very questions are remembered; None where nothing may be."""
+        """Where this base's answers to these very questions are cached; None where nothing may be."""
         names = config.dataset.metrics if config.evaluation.tasks else []
         if self.settings.forgetting.path or any(":" in name and "@" not in name for name in names):
             return None  # a corpus or a module may change without a name for it
@@ -76,20 +71,18 @@ class Measure:
         if self.texts is None or not self.comparable:
             return found
         apart = divergence(model, self.texts, self.pad_id, self.settings.batch_tokens)
-        return _with(found, FORGETTING_KL, apart, len(self.texts.encoded))
+        return Evaluated({**found.scores, FORGETTING_KL.name: Score(apart, len(self.texts))}, found.answers)
 
     def _measured(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
-        batch_tokens = self.settings.batch_tokens
-        items = item_losses(model, self.evaluation, pad_id=self.pad_id, batch_tokens=batch_tokens, progress=progress)
-        loss = math.fsum(item.nats for item in items) / sum(item.tokens for item in items)
-        found = _with(self.suite.evaluate(model, (self.evaluation, items), progress), EVAL_LOSS, loss, len(items))
+        batch: dict[str, Any] = {"pad_id": self.pad_id, "batch_tokens": self.settings.batch_tokens}
+        items = item_losses(model, self.evaluation, progress=progress, **batch)
+        found = self.suite.evaluate(model, (self.evaluation, items), progress)
         metrics, scores = run_harness(model, self.tokenizer, self.settings)
         self.harness.update(metrics)
-        found = dataclasses.replace(found, scores={**found.scores, **scores})
-        if self.texts is None:
-            return found
-        forgotten = text_loss(model, self.texts, self.pad_id, batch_tokens)
-        return _with(found, FORGETTING_LOSS, forgotten, len(self.texts.encoded))
+        scores = {**found.scores, EVAL_LOSS.name: Score(total(items).mean, len(items)), **scores}
+        if self.texts is not None:
+            scores[FORGETTING_LOSS.name] = Score(eval_loss(model, self.texts, **batch).mean, len(self.texts))
+        return Evaluated(scores, found.answers)
 
     def keep_answers(self, before: Evaluated, after: Evaluated, folder: Path, warn: Callable[[str], object]) -> None:
         """Write every item's answer beside the record, of base and adapter, where they are wanted."""
@@ -139,10 +132,6 @@ def leaves_the_base(target: TargetConfig) -> bool:
     PiSSA and LoftQ take a part of the weights out of the base and into the adapter; PEFT leaves trained biases on.
     """
     return target.init in (Init.lora, Init.eva) and target.bias is Bias.none
-
-
-def _with(found: Evaluated, metric: Metric, value: float, items: int) -> Evaluated:
-    return dataclasses.replace(found, scores={**found.scores, metric.name: Score(value, None, None, items)})
 
 
 def _entry(metric: Metric, after: Score, before: Score | None, trivial: Mapping[str, float]) -> dict[str, Any]:

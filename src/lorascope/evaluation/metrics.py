@@ -93,17 +93,12 @@ def _normal(text: str) -> str:
     return " ".join(text.casefold().split()).rstrip(".!?, ")
 
 
-def exact_match(answer: Answer) -> float:
+def _exact_match(answer: Answer) -> float:
     """1 where the written text is a right answer, apart from case, spaces and a full stop."""
     return float(_normal(answer.text) in {_normal(right) for right in answer.right})
 
 
-def accuracy(answer: Answer) -> float:
-    """1 where the label with the highest log-probability is the right one."""
-    return float(answer.choice in answer.right)
-
-
-def macro_f1(answers: Sequence[Answer]) -> float:
+def _macro_f1(answers: Sequence[Answer]) -> float:
     """The mean over the right labels of each label's F1, by the label with the highest log-probability."""
     from sklearn.metrics import f1_score
 
@@ -112,31 +107,17 @@ def macro_f1(answers: Sequence[Answer]) -> float:
     return float(f1_score(right, chosen, labels=sorted(set(right)), average="macro", zero_division=0.0))
 
 
-def gold_logprob(answer: Answer) -> float:
-    """The log-probability of the right answer and its end, in nats."""
-    return -answer.nats
-
-
-def chrf(answer: Answer) -> float:
-    """Character n-gram F-score of the written text against the right answer, 0 to 100 (Popović, 2015)."""
-    return _chrf(answer.text, answer.right)
-
-
-def chrf_gain(answer: Answer) -> float:
-    """How much better the text is, in chrF, than the question itself would be."""
-    return _chrf(answer.text, answer.right) - _chrf(answer.prompt, answer.right)
-
-
-def _chrf(text: str, right: Sequence[str]) -> float:
+def _chrf(text: str, answer: Answer) -> float:
+    """Character n-gram F-score of a text against the right answer, 0 to 100 (Popović, 2015)."""
     from sacrebleu import sentence_chrf
 
-    return float(sentence_chrf(text, list(right)).score)
+    return float(sentence_chrf(text, list(answer.right)).score)
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-def final_number(answer: Answer) -> float:
+def _final_number(answer: Answer) -> float:
     """1 where the last number of the written text is the last one of a right answer."""
     written = _last_number(answer.text)
     return float(written is not None and written in {_last_number(right) for right in answer.right})
@@ -147,26 +128,28 @@ def _last_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-def _archaic_rate_of(answer: Answer) -> float:
-    """The share of the written words that are archaic English."""
-
-    return archaic_rate(answer.text)
+def _chosen(answer: Answer) -> float:
+    """1 where the label with the highest log-probability is a right answer."""
+    return float(answer.choice in answer.right)
 
 
 SHARE = "share of items"
 TASK_METRICS = {
     metric.name: metric
     for metric in (
-        TaskMetric("accuracy", "higher", SHARE, Needs.choice, accuracy),
-        TaskMetric("macro_f1", "higher", "F1", Needs.choice, accuracy, macro_f1),
-        TaskMetric("exact_match", "higher", SHARE, Needs.text, exact_match),
-        TaskMetric("final_number", "higher", SHARE, Needs.text, final_number),
-        TaskMetric("gold_logprob", "higher", "nats/answer", Needs.loss, gold_logprob),
-        TaskMetric("chrf", "higher", "chrF", Needs.text, chrf),
-        TaskMetric("chrf_gain", "higher", "chrF", Needs.text, chrf_gain),
-        TaskMetric("archaic_rate", "higher", "share of words", Needs.text, _archaic_rate_of),
+        TaskMetric("accuracy", "higher", SHARE, Needs.choice, _chosen),
+        TaskMetric("macro_f1", "higher", "F1", Needs.choice, _chosen, _macro_f1),
+        TaskMetric("exact_match", "higher", SHARE, Needs.text, _exact_match),
+        TaskMetric("final_number", "higher", SHARE, Needs.text, _final_number),
+        TaskMetric("gold_logprob", "higher", "nats/answer", Needs.loss, lambda answer: -answer.nats),
+        TaskMetric("chrf", "higher", "chrF", Needs.text, lambda answer: _chrf(answer.text, answer)),
+        TaskMetric(  # over what the question itself would score
+            "chrf_gain", "higher", "chrF", Needs.text,
+            lambda answer: _chrf(answer.text, answer) - _chrf(answer.prompt, answer),
+        ),
+        TaskMetric("archaic_rate", "higher", "share of words", Needs.text, lambda answer: archaic_rate(answer.text)),
     )
-}
+}  # fmt: skip
 
 
 def value_of(metric: TaskMetric, answers: Sequence[Answer]) -> float:

@@ -29,6 +29,7 @@ FILE = "predictions.parquet"
 BASE_FILE = "predictions-base.parquet"  # while the run is not done
 BASE, ADAPTED = "base", "adapter"
 META = b"lorascope"
+ANSWER = [field.name for field in dataclasses.fields(Answer)]
 
 
 def write(file: Path, stages: Mapping[str, Evaluated], suite: Suite) -> None:
@@ -51,18 +52,16 @@ def _table(stages: Mapping[str, Evaluated], suite: Suite) -> pyarrow.Table:
         for name, answers in found.answers.items():
             here = {metric.name for metric in suite.metrics_of(name)}
             for number, answer in enumerate(answers):
-                scores = {key: metrics[key].score(answer) if key in here else None for key in metrics}
-                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **scores})
+                made = {key: metric.score(answer) if key in here else None for key, metric in metrics.items()}
+                rows.append({"stage": stage, "set": name, "item": number, **vars(answer), **made})
     text, number, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
     kinds = {
         "stage": text, "set": text, "item": whole, "prompt": text, "gold": text, "accepted": pyarrow.list_(text),
         "group": text, "choice": text, "scores": pyarrow.list_(number), "text": text, "nats": number, "tokens": whole,
         **dict.fromkeys(metrics, number),
     }  # fmt: skip
-    told = {
-        stage: {key: dataclasses.asdict(score) for key, score in one.scores.items()} for stage, one in stages.items()
-    }
-    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(told).encode()}))
+    scores = {stage: {key: vars(score) for key, score in found.scores.items()} for stage, found in stages.items()}
+    return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(kinds, metadata={META: json.dumps(scores).encode()}))
 
 
 def read(file: Path) -> dict[str, Evaluated] | None:
@@ -71,24 +70,21 @@ def read(file: Path) -> dict[str, Evaluated] | None:
 
     try:
         table = pyarrow.parquet.read_table(file)
-        told = json.loads(table.schema.metadata[META])
-        found: dict[str, dict[str, list[Answer]]] = {stage: {} for stage in told}
+        answers: dict[tuple[str, str], list[Answer]] = {}
         for row in table.to_pylist():
-            found[row["stage"]].setdefault(row["set"], []).append(_answer(row))
+            values: dict[str, Any] = {
+                name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in ANSWER
+            }
+            answers.setdefault((row["stage"], row["set"]), []).append(Answer(**values))
         return {
             stage: Evaluated(
                 {key: Score(**score) for key, score in scores.items()},
-                {name: tuple(answers) for name, answers in found[stage].items()},
+                {name: tuple(found) for (at, name), found in answers.items() if at == stage},
             )
-            for stage, scores in told.items()
+            for stage, scores in json.loads(table.schema.metadata[META]).items()
         }
     except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException):
         return None
-
-
-def _answer(row: Mapping[str, Any]) -> Answer:
-    values = {field.name: row[field.name] for field in dataclasses.fields(Answer)}
-    return Answer(**values | {"accepted": tuple(row["accepted"]), "scores": tuple(row["scores"])})
 
 
 FORMAT = 1  # raise it when questions are asked, answered or scored in another way

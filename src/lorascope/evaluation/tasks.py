@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from lorascope.data.prompts import Question, choices, questions
 from lorascope.data.rows import Rows, some
 from lorascope.data.tokenization import IGNORED, TokenizedSplit
 from lorascope.evaluation.answers import ends_of, generate, right_answer, score_choices, unwrapped
-from lorascope.evaluation.loss import Loss, item_losses
+from lorascope.evaluation.loss import Loss, evaluating, item_losses
 from lorascope.evaluation.metrics import Answer, Needs, TaskMetric, interval, value_of
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MAIN = "eval"  # the set whose metrics bear no set's name
+KnownLosses = tuple[TokenizedSplit, Sequence[Loss]]  # of rows that were measured just before
 LONGER = 1.5  # how much longer than the longest right answer a written one may be
 
 
@@ -29,9 +29,9 @@ class Score:
     """A metric over one set's items, with its 95 % interval over them where they tell one."""
 
     value: float
-    low: float | None
-    high: float | None
     items: int
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,24 @@ class Evaluated:
         return {name: score.value for name, score in self.scores.items()}
 
 
+@dataclass(eq=False)
 class Suite:
-    """A data set's metrics, ready to be measured on any model with its tokenizer."""
+    """A data set's metrics, ready to be measured on any model with its tokenizer.
 
-    def __init__(
-        self,
-        rows: Rows,
-        metrics: Sequence[TaskMetric],
-        tokenizer: PreTrainedTokenizerBase,
-        settings: EvaluationConfig,
-    ) -> None:
-        """The questions of every set, tokenized.
+    Raises:
+        DataError: when the chat template refuses a row.
+    """
 
-        Args:
-            rows: the eval half and the probes are asked; the train half only tells the most frequent class.
-            metrics: nothing is computed that none of them needs.
-            settings: `max_samples` items of each set, the same ones every time.
+    rows: Rows  # the eval half and the probes are asked; the train half only gives the most frequent class
+    metrics: Sequence[TaskMetric]  # nothing is computed that none of them needs
+    tokenizer: PreTrainedTokenizerBase
+    settings: EvaluationConfig  # `max_samples` items of each set, the same ones every time
+    sets: dict[str, list[Question]] = field(init=False)  # by name, none of them empty
 
-        Raises:
-            DataError: when the chat template refuses a row.
-        """
-        self.rows, self.metrics, self.tokenizer, self.settings = rows, list(metrics), tokenizer, settings
-        self.needs = {metric.needs for metric in metrics}
-        sets = {MAIN: rows.eval, **rows.probes} if metrics else {}
-        self.sets = {name: questions(some(found, settings.max_samples), tokenizer) for name, found in sets.items()}
-        self.sets = {name: found for name, found in self.sets.items() if found}
+    def __post_init__(self) -> None:
+        sets = {MAIN: self.rows.eval, **self.rows.probes} if self.metrics else {}
+        asked = {name: questions(some(rows, self.settings.max_samples), self.tokenizer) for name, rows in sets.items()}
+        self.sets = {name: found for name, found in asked.items() if found}
 
     @property
     def steps(self) -> int:
@@ -78,7 +71,8 @@ class Suite:
         return sum(len(found) * sum(self._asks(name, need) for need in Needs) for name, found in self.sets.items())
 
     def _asks(self, name: str, need: Needs) -> bool:
-        return need in self.needs and (need is not Needs.choice or bool(self._labels(name)))
+        needed = any(metric.needs is need for metric in self.metrics)
+        return needed and (need is not Needs.choice or bool(self._labels(name)))
 
     def _labels(self, name: str) -> tuple[str, ...]:
         return self.rows.labels_of.get(name, self.rows.labels)
@@ -94,79 +88,62 @@ class Suite:
     def evaluate(
         self,
         model: Any,
-        known: tuple[TokenizedSplit, Sequence[Loss]] | None = None,
+        known: KnownLosses | None = None,
         progress: Callable[[int], object] = lambda items: None,
     ) -> Evaluated:
         """Ask the model everything; it is left as it was, mode and weights.
 
         Args:
             model: with or without an adapter.
-            known: losses of rows that were measured just before, by the rows.
+            known: they are not measured again.
             progress: called with the number of items answered since the last call; they come to `steps`.
         """
-        training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             answers = {name: self._answer(model, name, known, progress) for name in self.sets}
-        finally:
-            model.train(training)
         scores = {}
         for name, found in answers.items():
             for metric in self.metrics_of(name):
-                scores[label(metric, name)] = score_of(metric, found)
+                low, high = interval(metric, found) or (None, None)
+                scores[label(metric, name)] = Score(value_of(metric, found), len(found), low, high)
         return Evaluated(scores, answers)
 
     def _answer(
-        self,
-        model: Any,
-        name: str,
-        known: tuple[TokenizedSplit, Sequence[Loss]] | None,
-        progress: Callable[[int], object],
+        self, model: Any, name: str, known: KnownLosses | None, progress: Callable[[int], object]
     ) -> tuple[Answer, ...]:
-        asked = self.sets[name]
+        asked, pad_id = self.sets[name], int(self.tokenizer.pad_token_id or 0)
         batch: dict[str, Any] = {"batch_tokens": self.settings.batch_tokens, "progress": progress}
-        pad_id = int(self.tokenizer.pad_token_id or 0)
-        found = [self._unanswered(question) for question in asked]
+        fields: dict[str, Sequence[Any]] = {}  # of `Answer`, a value for each question
         if self._asks(name, Needs.choice):
             labels = self._labels(name)
             scores = score_choices(model, choices(asked, labels, self.tokenizer), pad_id=pad_id, **batch)
-            found = [
-                dataclasses.replace(one, scores=each, choice=labels[each.index(max(each))])
-                for one, each in zip(found, scores, strict=True)
-            ]
+            fields |= {"scores": scores, "choice": [labels[each.index(max(each))] for each in scores]}
         if self._asks(name, Needs.text):
-            written = [
-                unwrapped(text, right_answer(question, self.tokenizer), question.answer, self.tokenizer)
-                for text, question in zip(self._written(model, asked, batch), asked, strict=True)
-            ]
-            found = [dataclasses.replace(one, text=text) for one, text in zip(found, written, strict=True)]
+            fields["text"] = self._written(model, asked, batch)
         if self._asks(name, Needs.loss):
             losses = self._losses(model, asked, known, pad_id, batch)
-            found = [
-                dataclasses.replace(one, nats=loss.nats, tokens=loss.tokens)
-                for one, loss in zip(found, losses, strict=True)
-            ]
-        return tuple(found)
+            fields |= {"nats": [loss.nats for loss in losses], "tokens": [loss.tokens for loss in losses]}
+        return tuple(
+            self._answered(question, **{field: values[number] for field, values in fields.items()})
+            for number, question in enumerate(asked)
+        )
 
     def _written(self, model: Any, asked: Sequence[Question], batch: Mapping[str, Any]) -> list[str]:
         answers = [question.answer for question in asked]
-        longest = max(map(len, answers))
-        return generate(
+        texts = generate(
             model,
             self.tokenizer,
             [question.prompt for question in asked],
-            max_new_tokens=self.settings.max_new_tokens or round(LONGER * longest),
+            max_new_tokens=self.settings.max_new_tokens or round(LONGER * max(map(len, answers))),
             ends=ends_of(model, self.tokenizer, answers),
             **batch,
         )
+        return [
+            unwrapped(text, right_answer(question, self.tokenizer), question.answer, self.tokenizer)
+            for text, question in zip(texts, asked, strict=True)
+        ]
 
     def _losses(
-        self,
-        model: Any,
-        asked: Sequence[Question],
-        known: tuple[TokenizedSplit, Sequence[Loss]] | None,
-        pad_id: int,
-        batch: Mapping[str, Any],
+        self, model: Any, asked: Sequence[Question], known: KnownLosses | None, pad_id: int, batch: Mapping[str, Any]
     ) -> Sequence[Loss]:
         ids = tuple([*question.prompt, *question.answer] for question in asked)
         labels = tuple([IGNORED] * len(question.prompt) + question.answer for question in asked)
@@ -175,21 +152,20 @@ class Suite:
             return known[1]
         return item_losses(model, TokenizedSplit(ids, labels, ""), pad_id=pad_id, **batch)
 
-    def _unanswered(self, question: Question) -> Answer:
-        row = question.row
-        return Answer(row.question, right_answer(question, self.tokenizer), row.accepted, row.group)
+    def _answered(self, question: Question, **fields: Any) -> Answer:
+        row, gold = question.row, right_answer(question, self.tokenizer)
+        return Answer(row.question, gold, row.accepted, row.group, **fields)
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """What answers without any model would score: always the most frequent class, or the question itself."""
         found: dict[str, dict[str, float]] = {}
         for name, asked in self.sets.items():
-            empty = [self._unanswered(question) for question in asked]
             if labels := self._labels(name):
                 seen = Counter(row.completion for row in self.rows.train if row.completion in labels)
                 usual = seen.most_common(1)[0][0] if seen else labels[0]
-                title, made = "majority class", [dataclasses.replace(one, text=usual, choice=usual) for one in empty]
+                title, made = "majority class", [self._answered(one, text=usual, choice=usual) for one in asked]
             else:
-                title, made = "copy", [dataclasses.replace(one, text=one.prompt) for one in empty]
+                title, made = "copy", [self._answered(one, text=one.row.question) for one in asked]
             for metric in self.metrics_of(name):
                 if metric.needs is not Needs.loss:
                     found[label(metric, name)] = {title: value_of(metric, made)}
@@ -199,9 +175,3 @@ class Suite:
 def label(metric: TaskMetric, name: str) -> str:
     """A metric's name in records: with the set's, where it is not the eval half."""
     return metric.name if name == MAIN else f"{metric.name}/{name}"
-
-
-def score_of(metric: TaskMetric, answers: Sequence[Answer]) -> Score:
-    """Value and interval."""
-    low, high = interval(metric, answers) or (None, None)
-    return Score(value_of(metric, answers), low, high, len(answers))
