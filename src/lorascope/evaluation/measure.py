@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.base.loading import Base
-from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
+from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, as_dict
 from lorascope.data.rows import Rows, rows_hash
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation import predictions
@@ -123,15 +123,9 @@ def measure_of(config: RunConfig, base: Base, rows: Rows, evaluation: TokenizedS
     metrics = metrics_of(config.dataset.metrics) if config.evaluation.tasks else []
     suite = Suite(rows, metrics, base.tokenizer, config.evaluation)
     texts = texts_of(config, base.model, base.tokenizer, base.revision)
-    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, leaves_the_base(config.target))
-
-
-def leaves_the_base(target: TargetConfig) -> bool:
-    """Whether an adapter of this strategy, switched off, leaves the base as it was loaded.
-
-    PiSSA and LoftQ take a part of the weights out of the base and into the adapter; PEFT leaves trained biases on.
-    """
-    return target.init in (Init.lora, Init.eva) and target.bias is Bias.none
+    # PiSSA and LoftQ take a part of the weights out of the base, and PEFT leaves trained biases on
+    comparable = config.target.init in (Init.lora, Init.eva) and config.target.bias is Bias.none
+    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, comparable)
 
 
 def _entry(metric: Metric, after: Score, before: Score | None, trivial: Mapping[str, float]) -> dict[str, Any]:
