@@ -61,9 +61,8 @@ class Measure:
             return None  # a corpus or a module may change without a name for it
         asked = {name: rows_hash([question.row for question in found]) for name, found in self.suite.sets.items()}
         accepted = [question.row.accepted for found in self.suite.sets.values() for question in found]
-        settings = as_dict(self.settings)
-        half = [self.evaluation.hash, config.train.max_length]
-        return place("answers", config, revision, names, half, asked, accepted, settings)
+        split = [self.evaluation.hash, config.train.max_length]
+        return place("answers", config, revision, names, split, asked, accepted, as_dict(self.settings))
 
     def adapted(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
         """The adapted model's, and how far it is from the base."""
