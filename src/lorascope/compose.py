@@ -35,7 +35,6 @@ from lorascope.errors import ConfigError
 from lorascope.evaluation.external_metrics import check_harness, check_metrics
 from lorascope.records.environment import secrets
 
-NAMED_GROUPS = ("model", "dataset", "target")
 OPEN_KEYS = (  # names that a source or library decides
     "train.sft", "dataset.options", "dataset.template_kwargs", "dataset.columns", "dataset.eval_columns",
     "dataset.parts", "model.architecture", "model.roles", "target.modules", "target.budget_strategy", "study.arms",
@@ -125,7 +124,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
         config: RunConfig = OmegaConf.to_object(composed)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise explain(error) from error
-    for group in NAMED_GROUPS:
+    for group in ("model", "dataset", "target"):
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
     config.target.name = _changed_name(config.target, str(choices.get("target")), folders)
@@ -141,9 +140,6 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     return config
 
 
-PLACEMENT = ("modules", "peft_default", "layers")  # with the ranks and the method, what decides which modules adapt
-
-
 def _changed_name(target: TargetConfig, choice: str, folders: Sequence[Path]) -> str | None:
     """The strategy's name, with what was changed of its placement: overrides merge into a choice's ranks.
 
@@ -153,17 +149,15 @@ def _changed_name(target: TargetConfig, choice: str, folders: Sequence[Path]) ->
     if target.name is None or shipped is None or target.name != (shipped.name or choice):
         return target.name
     before, now = _placement(shipped), _placement(target)
-    changes = [
-        f"{key}={now.get(key, 'none')}"
-        for key in (*now, *(before.keys() - now.keys()))
-        if before.get(key) != now.get(key)
-    ]
+    changes = [f"{key}={now.get(key, 'none')}" for key in now | before if before.get(key) != now.get(key)]
     return "+".join([target.name, *(re.sub(r"[\s'\"]", "", change) for change in changes)])
 
 
 def _placement(target: TargetConfig) -> dict[str, Any]:
     """What of a strategy decides which modules adapt, and their ranks."""
-    rest = {name: getattr(target, name) for name in PLACEMENT} | {"method": target.auto.method}
+    rest = {name: getattr(target, name) for name in ("modules", "peft_default", "layers")} | {
+        "method": target.auto.method
+    }
     return target.ranks.given() | {name: value for name, value in rest.items() if value not in (None, {}, "all")}
 
 

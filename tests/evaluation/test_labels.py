@@ -69,7 +69,7 @@ def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
         return forward(*words, **named)
 
     monkeypatch.setattr(answers, "_shares_prompts", lambda *_: True)
-    monkeypatch.setattr(answers, "takes", lambda model, name: True)
+    monkeypatch.setattr(answers, "taken", lambda model, **arguments: arguments)
     monkeypatch.setattr(model, "forward", counting)
     score_choices(model, asked, pad_id=0, batch_tokens=10_000)
     prompts = sum(len(question.prompt) for question in asked)

@@ -60,7 +60,6 @@ ROLES_OF = {name: roles for names, roles in ROLE_OF.items() for name in names.sp
 ROLES_OF |= {role: (role,) for role in (*ROLES, *GROUPS)}
 WITHOUT_ROLE = ("lm_head", "embed_tokens", "wte")
 DATA_FILE = re.compile(r"(?i)\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.gz)?$|[*?]")
-LOCAL = re.compile(r"[.~/]")
 
 
 def config_dir() -> Path:
@@ -159,7 +158,7 @@ def _place(group: str, choice: str) -> str:
         return ""
     if preset := next((name for name in choices_of(group) if _file(group, name).get("path") == choice), ""):
         return f"{group}={preset}"
-    local = bool(LOCAL.match(choice)) or os.path.exists(choice)
+    local = choice.startswith((".", "~", "/")) or os.path.exists(choice)
     path = quoted(f"{group}.path", os.path.expanduser(choice))
     if group == "dataset" and (local or DATA_FILE.search(choice)):
         return f"dataset=file {path}"

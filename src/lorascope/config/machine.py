@@ -76,7 +76,6 @@ SETTINGS = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "train.gradient_accumulation",
     "ACCELERATE_GRADIENT_CLIPPING": "train.sft.max_grad_norm",
 }  # fmt: skip
-OFF = ("", "0", "no", "none", "false", "off")
 # how torch and its libraries compute: other values, other last digits or more
 NUMERICS = (
     "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA",
@@ -107,7 +106,8 @@ def _asks(name: str, value: str) -> bool:
     """Whether a launcher's variable asks for anything: a 1 does where it is a switch."""
     if name == "ACCELERATE_GRADIENT_ACCUMULATION_STEPS":
         return value not in ("", "1")
-    return value.lower() not in OFF and not (value == "1" and name.endswith(("_PROCESSES", "_SIZE")))
+    off = value.lower() in ("", "0", "no", "none", "false", "off")
+    return not off and not (value == "1" and name.endswith(("_PROCESSES", "_SIZE")))
 
 
 @functools.cache

@@ -69,12 +69,8 @@ def _kept(word: str, sweep: bool) -> str:
 
 def _kind_of(key: str) -> str | None:
     """How a setting holds text; None for all others."""
-    known = text_settings()
-    if part := re.fullmatch(r"dataset\.parts\.[^.]+\.(.+)", key):
-        key = f"dataset.{part[1]}"
-    if known.get(key.rpartition(".")[0]) == DICT:
-        return TEXT
-    return known.get(key)
+    known, key = text_settings(), re.sub(r"^dataset\.parts\.[^.]+\.(?=.)", "dataset.", key)
+    return TEXT if known.get(key.rpartition(".")[0]) == DICT else known.get(key)
 
 
 def _parsed(word: str) -> Any:

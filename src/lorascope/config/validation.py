@@ -19,8 +19,6 @@ from lorascope.config.schema import (
 )
 from lorascope.errors import ConfigError
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
-WANDB_MODES = ("auto", "online", "offline")
 HIGHEST = 2**31 - 1  # of what is counted
 
 
@@ -36,8 +34,8 @@ def check(config: RunConfig) -> None:
     runs_dir = os.path.expanduser(config.runs_dir)
     usable = bool(runs_dir.strip()) and "\0" not in runs_dir and not runs_dir.startswith("~")
     _must("runs_dir", f"'{config.runs_dir}'", usable, "be a folder", "For example runs_dir=runs.")
-    mode, modes = config.logger.wandb.mode, ", ".join(WANDB_MODES)
-    _must("logger.wandb.mode", f"'{mode}'", mode in WANDB_MODES, f"be one of {modes}", "The default is auto.")
+    mode, modes = config.logger.wandb.mode, ("auto", "online", "offline")
+    _must("logger.wandb.mode", f"'{mode}'", mode in modes, f"be one of {', '.join(modes)}", "The default is auto.")
 
 
 def check_dataset(dataset: DatasetConfig) -> None:
@@ -133,7 +131,7 @@ def _check_model(model: ModelConfig) -> None:
     if bool(model.path) == bool(model.package):
         what = "cannot be combined with model.package." if model.path else "must name a model."
         raise ConfigError("model.path", what, "For example model=smollm2, or model=hf model.path=HUB_ID_OR_FOLDER.")
-    if model.trust_remote_code and not COMMIT.fullmatch(model.revision) and not is_local(model.path or ""):
+    if model.trust_remote_code and not re.fullmatch("[0-9a-f]{40}", model.revision) and not is_local(model.path or ""):
         raise ConfigError(
             "model.revision",
             f"must be a full commit with model.trust_remote_code=true (got '{model.revision}'): its code is run here.",

@@ -1,7 +1,4 @@
-"""Answers of a model: written greedily, or the log-probability of each choice.
-
-The prompt's keys and values are computed once and shared by its answers; logits are made for the answers' tokens alone.
-"""
+"""Answers of a model: written greedily, or the log-probability of each choice, whose prompt is read once."""
 
 from __future__ import annotations
 
@@ -131,7 +128,6 @@ def ends_of(model: Any, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Se
 
 
 LOGITS = 2**26  # of one forward pass, 256 MiB in float32
-ALL_AT_ONCE = 2**20
 # how far both ways of scoring may lie apart, as a share: by rounding, in 16 and in 32 bits
 APART = {False: 0.02, True: 0.001}
 
@@ -178,7 +174,7 @@ def _shares_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> bool:
         for one in (by_length[0], by_length[-1])  # so that a prompt is padded
     ]
     try:
-        shared = _scored(model, pair, pad_id, ALL_AT_ONCE)
+        shared = _scored(model, pair, pad_id, 2**20)  # all at once
     except (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
         if out_of_memory(error):
             raise
@@ -196,9 +192,9 @@ def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int
     import torch
 
     ids, mask = left_padded([question.prompt for question in asked], pad_id, model.device)
-    options = _placed(model, (mask.cumsum(dim=1) - 1).clamp(min=0)) | last_logits(model)
+    positions = taken(model, position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0))
     with torch.no_grad():
-        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **options)
+        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **positions, **last_logits(model))
         opening = read.logits[:, -1].float().log_softmax(dim=-1)  # (questions, vocabulary)
         count = len(asked[0].answers)
         first = torch.tensor([[answer[0] for answer in question.answers] for question in asked], device=ids.device)
@@ -235,7 +231,7 @@ def _continued(
         attention_mask=torch.cat([before, there], dim=1),
         past_key_values=own,
         use_cache=True,
-        **_placed(model, before.sum(dim=1, keepdim=True) + torch.arange(width, device=mask.device)),
+        **taken(model, position_ids=before.sum(dim=1, keepdim=True) + torch.arange(width, device=mask.device)),
     ).logits
     there = there.bool()
     chosen = logits[there].float()
@@ -243,10 +239,6 @@ def _continued(
     total = torch.zeros(there.shape, dtype=torch.float64, device=mask.device)
     total[there] = likelihood.double()
     return total.sum(dim=1)
-
-
-def _placed(model: Any, positions: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"position_ids": positions} if takes(model, "position_ids") else {}
 
 
 def _plainly(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
@@ -267,7 +259,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tupl
     return ids, mask
 
 
-def last_logits(model: Any) -> dict[str, Any]:
+def last_logits(model: Any) -> dict[str, torch.Tensor]:
     """The argument by which a model makes logits of the last position alone.
 
     An index, not a count: torch multiplies a slice with the head by copying the head once for each row, which took
@@ -275,10 +267,11 @@ def last_logits(model: Any) -> dict[str, Any]:
     """
     import torch
 
-    return {"logits_to_keep": torch.tensor([-1], device=model.device)} if takes(model, "logits_to_keep") else {}
+    return taken(model, logits_to_keep=torch.tensor([-1], device=model.device))
 
 
-def takes(model: Any, name: str) -> bool:
-    """Whether the model's forward has such an argument, below its adapter too."""
+def taken(model: Any, **arguments: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Those of the arguments that the model's forward has, below its adapter too."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(inner.forward).parameters
+    known = inspect.signature(inner.forward).parameters
+    return {name: value for name, value in arguments.items() if name in known}

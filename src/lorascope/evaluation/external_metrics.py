@@ -19,7 +19,7 @@ import importlib.util
 import inspect
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -31,18 +31,11 @@ from lorascope.evaluation.metrics import TASK_METRICS, Answer, Needs, TaskMetric
 from lorascope.evaluation.tasks import Score
 from lorascope.records.record import Metric
 
-# argument of the function -> what of an answer it is, and what has to be made for it
-READS: dict[str, tuple[Callable[[Answer], Any], Needs | None]] = {
-    "prediction": (lambda answer: answer.text, Needs.text),
-    "choice": (lambda answer: answer.choice, Needs.choice),
-    "scores": (lambda answer: answer.scores, Needs.choice),
-    "nats": (lambda answer: answer.nats, Needs.loss),
-    "tokens": (lambda answer: answer.tokens, Needs.loss),
-    "gold": (lambda answer: answer.gold, None),
-    "accepted": (lambda answer: answer.accepted, None),
-    "prompt": (lambda answer: answer.prompt, None),
-    "group": (lambda answer: answer.group, None),
-}
+# argument of the function, a field of `Answer` or its text -> what has to be made for it
+READS = {
+    "prediction": Needs.text, "choice": Needs.choice, "scores": Needs.choice, "nats": Needs.loss, "tokens": Needs.loss,
+    "gold": None, "accepted": None, "prompt": None, "group": None,
+}  # fmt: skip
 FORM = "Write package.module:function or file.py:function"
 
 
@@ -53,9 +46,8 @@ def check_metrics(names: Sequence[str]) -> None:
         if not colon and name not in TASK_METRICS:
             near = difflib.get_close_matches(str(name), TASK_METRICS, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
-            raise _refused(
-                f"there is no metric '{name}'.", f"{hint}There are: {', '.join(TASK_METRICS)}. Your own: {FORM}."
-            )
+            remedy = f"{hint}There are: {', '.join(TASK_METRICS)}. Your own: {FORM}."
+            raise _refused(f"there is no metric '{name}'.", remedy)
         if colon and not function.isidentifier():
             raise _refused(f"'{name}' names no function.")
         if colon and module.endswith(".py") and not _file(module).is_file():
@@ -91,7 +83,7 @@ def _own(name: str) -> TaskMetric:
         raise _refused(what.rstrip(".") + ".") from error
     if unknown := [one for one in wanted if one not in READS]:
         raise _refused(f"{name} asks for '{unknown[0]}'.", f"A metric may ask for: {', '.join(READS)}.")
-    needs = {need for one in wanted if (need := READS[one][1])}
+    needs = {need for one in wanted if (need := READS[one])}
     if len(needs) > 1:
         raise _refused(f"{name} asks for {' and '.join(sorted(needs))} at once.", "Make one function of each.")
     better: Any = getattr(found, "better", "higher")
@@ -99,7 +91,7 @@ def _own(name: str) -> TaskMetric:
         raise _refused(f"{name}.better is {better!r}.", "Write 'higher' or 'lower'.")
 
     def score(answer: Answer) -> float:
-        value = found(**{one: READS[one][0](answer) for one in wanted})
+        value = found(**{one: getattr(answer, "text" if one == "prediction" else one) for one in wanted})
         try:
             return float(value)
         except (TypeError, ValueError) as error:

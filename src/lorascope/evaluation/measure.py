@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.base.loading import Base
-from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, TargetConfig, as_dict
+from lorascope.config.schema import Bias, EvaluationConfig, Init, RunConfig, as_dict
 from lorascope.data.rows import Rows, rows_hash
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.evaluation import predictions
@@ -61,9 +61,8 @@ class Measure:
             return None  # a corpus or a module may change without a name for it
         asked = {name: rows_hash([question.row for question in found]) for name, found in self.suite.sets.items()}
         accepted = [question.row.accepted for found in self.suite.sets.values() for question in found]
-        settings = as_dict(self.settings)
-        half = [self.evaluation.hash, config.train.max_length]
-        return place("answers", config, revision, names, half, asked, accepted, settings)
+        split = [self.evaluation.hash, config.train.max_length]
+        return place("answers", config, revision, names, split, asked, accepted, as_dict(self.settings))
 
     def adapted(self, model: Any, progress: Callable[[int], object]) -> Evaluated:
         """The adapted model's, and how far it is from the base."""
@@ -123,15 +122,9 @@ def measure_of(config: RunConfig, base: Base, rows: Rows, evaluation: TokenizedS
     metrics = metrics_of(config.dataset.metrics) if config.evaluation.tasks else []
     suite = Suite(rows, metrics, base.tokenizer, config.evaluation)
     texts = texts_of(config, base.model, base.tokenizer, base.revision)
-    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, leaves_the_base(config.target))
-
-
-def leaves_the_base(target: TargetConfig) -> bool:
-    """Whether an adapter of this strategy, switched off, leaves the base as it was loaded.
-
-    PiSSA and LoftQ take a part of the weights out of the base and into the adapter; PEFT leaves trained biases on.
-    """
-    return target.init in (Init.lora, Init.eva) and target.bias is Bias.none
+    # PiSSA and LoftQ take a part of the weights out of the base, and PEFT leaves trained biases on
+    comparable = config.target.init in (Init.lora, Init.eva) and config.target.bias is Bias.none
+    return Measure(config.evaluation, base.tokenizer, evaluation, suite, texts, comparable)
 
 
 def _entry(metric: Metric, after: Score, before: Score | None, trivial: Mapping[str, float]) -> dict[str, Any]:

@@ -42,8 +42,6 @@ def archaic_rate(text: str) -> float:
 
 
 LEVEL = 0.95
-RESAMPLES = 1000
-RESAMPLES_OF_WHOLES = 300  # where each takes milliseconds
 
 
 def interval(metric: TaskMetric, answers: Sequence[Answer]) -> tuple[float, float] | None:
@@ -61,7 +59,7 @@ def interval(metric: TaskMetric, answers: Sequence[Answer]) -> tuple[float, floa
     if metric.whole is None and set(scores.tolist()) <= {0.0, 1.0}:
         found = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(LEVEL, method="wilson")
         return float(found.low), float(found.high)
-    resamples = RESAMPLES if metric.whole is None else RESAMPLES_OF_WHOLES
+    resamples = 1000 if metric.whole is None else 300  # each of which takes milliseconds
     draws = numpy.random.default_rng(0).integers(len(scores), size=(resamples, len(scores)))
     if metric.whole is None:
         values = scores[draws].mean(axis=1)

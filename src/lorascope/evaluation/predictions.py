@@ -1,8 +1,4 @@
-"""Answers kept beside the record, and a cache of the base model's own.
-
-Arms of a study share a base, and every process would ask it the same. Nothing is kept of weights without a revision
-(a local folder's may change), nor of what code or files outside this key decide.
-"""
+"""Answers kept beside the record, and a cache of the base model's own, which arms of a study share."""
 
 from __future__ import annotations
 
@@ -92,7 +88,7 @@ LOCAL = "local"  # the revision of weights that have none
 
 
 def place(kind: str, config: RunConfig, revision: str, *more: Any) -> Path | None:
-    """Where something of this base is kept; None where nothing may be.
+    """Where something of this base is cached; None where it may change: a local folder's weights, remote code.
 
     Args:
         kind: of what is kept.
