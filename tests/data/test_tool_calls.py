@@ -151,7 +151,7 @@ def test_tools_may_be_dropped_on_purpose(tmp_path):
 def test_reasoning_is_learned_where_the_template_shows_it(tmp_path):
     row = {"messages": [ASKED, DONE | {"reasoning_content": "Dark is dim."}]}
     assert rendered(read(tmp_path, row), QWEN)[1] == "<think>\nDark is dim.\n</think>\nIt is darker.<|im_end|>\n"
-    with pytest.raises(DataError, match=r"leaves out the reasoning_content of its answers[^$]*messages\[\].reasoning"):
+    with pytest.raises(DataError, match=r"leaves out the reasoning_content of its answers[^$]*COLUMN\[\].reasoning"):
         rendered(read(tmp_path, row), SMOLLM2)
     dropped = read(tmp_path, row, """dataset.drop=["messages[].reasoning_content"]""")
     assert rendered(dropped, SMOLLM2)[1] == "It is darker.<|im_end|>\n"
@@ -172,6 +172,9 @@ def test_a_developers_message_is_the_systems_where_the_template_has_no_developer
     ([ASKED, CALLED | {"tool_calls": [{"type": "custom", "name": "dim"}]}], "of the type 'custom', not function"),
     ([ASKED | {"tool_calls": [CALL]}, DONE], "has tool calls, which only the assistant makes"),
     ([ASKED, {"role": "assistant", "content": None}], "the content of message 2 .assistant. is empty"),
+    ([ASKED | {"value": "Brighter"}, DONE], "has both content and value, and they differ"),
+    ([ASKED | {"from": "gpt"}, DONE], "message 1 has both role and from, and they differ"),
+    ([ASKED, CALLED | {"function_call": CALL["function"]}], "has both tool_calls and function_call"),
     ([ASKED, {"role": "critic", "content": "no"}], "message 2 has the role 'critic'"),
 ])  # fmt: skip
 def test_a_call_that_cannot_be_read_names_its_message(tmp_path, turns, message):

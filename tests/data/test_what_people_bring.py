@@ -47,7 +47,7 @@ def test_a_column_that_is_read_is_not_listed(tmp_path):
     assert read(tmp_path, row, "dataset.prompt={topic}: {instruction}").unused == ("context",)
 
 
-@pytest.mark.parametrize("column", ["image", "images", "videos", "audio"])
+@pytest.mark.parametrize("column", ["image", "images", "videos", "audio", "image_url", "Image-Paths", "speech"])
 def test_what_a_text_model_cannot_see_is_refused(tmp_path, column):
     row = {"prompt": "What is on the table?", "completion": "Bread.", column: ["table.jpg"]}
     with pytest.raises(DataError, match=rf"line 1: it has {column}, and only text is learned") as error:

@@ -199,3 +199,28 @@ def test_the_command_is_shown_among_the_others(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "merge" in capsys.readouterr().out
+
+
+def test_the_runs_own_chat_template_is_beside_the_merged_weights(tmp_path):
+    base = base_of("tiny", tmp_path / "base")
+    own = tmp_path / "own.jinja"
+    own.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}{# {{ tone }} #}")
+    record, folder = trained(base, "target=q_v", f"dataset.chat_template={own}", "dataset.template_kwargs={tone: dry}")
+    merge_run(record, folder, tmp_path / "merged")
+    from transformers import AutoTokenizer
+
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == "[user]a<|end|>[assistant]b<|end|>"
+    assert AutoTokenizer.from_pretrained(base).chat_template == make_tokenizer().chat_template
+    own.write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{# {{ tone }} #}")
+    with pytest.raises(RunError, match="no longer those that the run has read"):
+        merge_run(record, folder, tmp_path / "again")
+
+
+def test_another_base_than_the_runs_is_refused(tmp_path):
+    base = base_of("tiny", tmp_path / "base")
+    record, folder = trained(base, "target=q_v")
+    make_model(initializer_range=0.3).save_pretrained(base)
+    with pytest.raises(RunError, match=r"model.path=.*no longer those that the run has read"):
+        merge_run(record, folder, tmp_path / "merged", check=False)

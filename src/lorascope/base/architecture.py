@@ -57,13 +57,10 @@ def model_class(config: PretrainedConfig) -> Any:
     """
     import transformers
 
-    seeing = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    return (
-        transformers.AutoModelForImageTextToText
-        if type(config) in seeing and not causal
-        else transformers.AutoModelForCausalLM
-    )
+    if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return transformers.AutoModelForCausalLM
+    seeing = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return transformers.AutoModelForImageTextToText if seeing else transformers.AutoModelForCausalLM
 
 
 def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:

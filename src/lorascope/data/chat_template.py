@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.messages import REASONING
-from lorascope.data.rows import Message, Row
+from lorascope.data.rows import Row
 from lorascope.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -156,14 +156,14 @@ def check_shown(row: Row, tokenizer: PreTrainedTokenizerBase, place: str) -> Non
         if _text(less, tokenizer) == whole:
             name = Path(tokenizer.name_or_path).name
             remedy = "Take a model whose template shows them, or dataset.chat_template=FILE"
-            remedy += f"; or train without: 'dataset.drop=[\"{drop}\"]'" if drop else ""
+            remedy += f"; or train without: 'dataset.drop=[{drop}]'" if drop else ""
             raise DataError(place, f"the chat template{f' of {name}' if name else ''} leaves out {what}.", remedy)
 
 
 def _less(row: Row) -> Iterator[tuple[str, str, Row]]:
     """What a row has beside text, the column or key that drops it, and the row without it."""
     if row.tools:
-        yield "the descriptions of the tools", "tools", replace(row, tools="")
+        yield "the descriptions of the tools", "COLUMN", replace(row, tools="")
     for number, message in enumerate(row.messages):
         extra = json.loads(message.extra or "{}")
         for index, call in enumerate(extra.get("tool_calls", ())):
@@ -180,8 +180,11 @@ def _less(row: Row) -> Iterator[tuple[str, str, Row]]:
             yield f"the text beside the tool call of message {number + 1}", "", _changed(row, number, extra, content="")
     for name in REASONING:
         if any(name in json.loads(message.extra or "{}") for message in row.messages):
-            less = replace(row, messages=tuple(_without_key(message, name) for message in row.messages))
-            yield f"the {name} of its answers", f"messages[].{name}", less
+            less = row
+            for number, message in enumerate(row.messages):
+                extra = json.loads(message.extra or "{}")
+                less = _changed(less, number, {key: value for key, value in extra.items() if key != name})
+            yield f"the {name} of its answers", f'"COLUMN[].{name}"', less
 
 
 def _changed(row: Row, number: int, extra: Mapping[str, Any], content: str | None = None) -> Row:
@@ -190,11 +193,6 @@ def _changed(row: Row, number: int, extra: Mapping[str, Any], content: str | Non
     message = message._replace(extra=json.dumps(kept) if kept else "")
     message = message if content is None else message._replace(content=content)
     return replace(row, messages=(*row.messages[:number], message, *row.messages[number + 1 :]))
-
-
-def _without_key(message: Message, name: str) -> Message:
-    kept = {key: value for key, value in json.loads(message.extra or "{}").items() if key != name}
-    return message._replace(extra=json.dumps(kept) if kept else "")
 
 
 def _text(row: Row, tokenizer: PreTrainedTokenizerBase) -> str | None:

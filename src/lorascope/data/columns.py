@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig
 from lorascope.data import messages
+from lorascope.data.classes import class_index, class_name, switch
 from lorascope.data.messages import BadRowError, checked_text, is_given, valid_text
 from lorascope.data.prompts import Template, read_template
 from lorascope.data.rows import Message, Row
@@ -228,7 +228,7 @@ def is_bad_answer(raw: Mapping[str, Any], form: RowFormat) -> bool:
     Raises:
         BadRowError: for a number, which may be something else.
     """
-    value = _switch(raw.get(form.judged))
+    value = switch(raw.get(form.judged))
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise BadRowError(
             f"'{form.judged}' is {value}: is it a judgement of the answer?",
@@ -307,50 +307,6 @@ def _answer(raw: Mapping[str, Any], form: RowFormat) -> str:
     names = ", ".join(form.labels[:8]) + (" …" if len(form.labels) > 8 else "")
     how = "by index" if form.by_index else "by name"
     raise BadRowError(f"'{form.answer}' is {value}, which is none of the {len(form.labels)} classes ({names}), {how}")
-
-
-def class_name(value: Any, labels: Sequence[str]) -> str | None:
-    """The class that a value names: its text, or for true, false and numbers what is written so."""
-    if isinstance(value, str) and value.strip() in labels:
-        return value.strip()
-    value = _switch(value)
-    if isinstance(value, bool):
-        return next((label for label in labels if label.casefold() == str(value).casefold()), None)
-    if isinstance(value, int | float):
-        return next((label for label in labels if _number(label) == value), None)
-    return None
-
-
-def class_index(value: Any, labels: Sequence[str]) -> int | None:
-    """The class that a value counts to from 0; true and false count where there are two."""
-    value = _switch(value)
-    if isinstance(value, bool):
-        return int(value) if len(labels) == 2 else None
-    number = _number(value) if isinstance(value, str) else value
-    if not isinstance(number, int | float) or number != number // 1 or not 0 <= number < len(labels):
-        return None
-    return int(number)
-
-
-def counts_classes(values: Sequence[Any], labels: Sequence[str]) -> bool:
-    """Whether a column's values are indices of classes, not names.
-
-    Never where a class looks like a value that could be an index, nor where one value is the name of a class.
-    """
-    if any(_number(label) is not None or label.casefold() in ("true", "false") for label in labels):
-        return False
-    named = any(class_name(value, labels) is not None for value in values)
-    return not named and any(class_index(value, labels) is not None for value in values)
-
-
-def _switch(value: Any) -> Any:
-    """True or false where a text says so, as a CSV file does."""
-    return {"true": True, "false": False}.get(value.strip().casefold(), value) if isinstance(value, str) else value
-
-
-def _number(text: str) -> float | None:
-    """The number that a text is, written in digits; None for other texts."""
-    return float(text) if re.fullmatch(r"\s*[-+]?[0-9]+(\.[0-9]*)?\s*", text) else None
 
 
 def _group(raw: Mapping[str, Any], column: str) -> str:

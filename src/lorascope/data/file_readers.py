@@ -53,7 +53,7 @@ def opened(file: Path, *, decompress: bool = True) -> Iterator[Any]:
         raise DataError(f"dataset.path={file}", f"cannot be read: {why}.", "Check file permissions.") from error
 
 
-def kind_of(file: Path) -> str:
+def ending_of(file: Path) -> str:
     """The file's ending in small letters, without that of its compression."""
     return Path(file.stem).suffix.lower() if file.suffix.lower() in COMPRESSED else file.suffix.lower()
 
@@ -339,5 +339,5 @@ def read_file(file: Path, documents: Documents) -> Iterator[RawRow]:
     Raises:
         DataError: when it is not what its name says.
     """
-    divided = kind_of(file) in PLAIN and documents is Documents.paragraph
-    return _paragraphs(file) if divided else READERS[kind_of(file)](file)
+    divided = ending_of(file) in PLAIN and documents is Documents.paragraph
+    return _paragraphs(file) if divided else READERS[ending_of(file)](file)

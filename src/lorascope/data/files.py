@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lorascope.config.schema import DatasetConfig, Documents
 from lorascope.data.columns import column_settings, infer_format
-from lorascope.data.file_readers import KINDS, PLAIN, READERS, kind_of, opened, read_file, seekable
+from lorascope.data.file_readers import KINDS, PLAIN, READERS, ending_of, opened, read_file, seekable
 from lorascope.data.rows import RawRow, Rows
 from lorascope.data.splits import RawSource, read_splits
 from lorascope.errors import DataError
@@ -55,16 +55,16 @@ def _matching(pattern: str, key: str) -> list[Path]:
         hint = f"Did you mean {path.parent / near[0]}?" if near else f"Files are read from {Path.cwd()}."
         raise DataError(f"{key}={pattern}", "there is no such file.", hint)
     for file in found:
-        if kind_of(file) not in READERS:
-            raise DataError(f"{key}={file}", f"'{kind_of(file) or file.suffix}' files cannot be read.", KINDS)
+        if ending_of(file) not in READERS:
+            raise DataError(f"{key}={file}", f"'{ending_of(file) or file.suffix}' files cannot be read.", KINDS)
     _check_parts(pattern, found, key)
     return found
 
 
 def _readable(folder: Path) -> list[Path]:
     """The files of a folder that can be read; plain text only where there is nothing else, since it may be a README."""
-    found = sorted(file for file in folder.iterdir() if kind_of(file) in READERS and file.is_file())
-    return [file for file in found if kind_of(file) not in PLAIN] or found
+    found = sorted(file for file in folder.iterdir() if ending_of(file) in READERS and file.is_file())
+    return [file for file in found if ending_of(file) not in PLAIN] or found
 
 
 def _saved(folder: Path, key: str) -> list[Path]:
@@ -144,7 +144,7 @@ def load(dataset: DatasetConfig) -> Rows:
 
     def source(given: str | Sequence[str], key: str) -> RawSource:
         files = find_files(given, key)
-        plain.update(kind_of(file) in PLAIN for file in files)
+        plain.update(ending_of(file) in PLAIN for file in files)
         return RawSource(partial(_all_rows, files, key, dataset), ", ".join(paths_of(given)), "files of its own")
 
     main = source(dataset.path, "dataset.path")
@@ -168,9 +168,9 @@ def _stored_classes(dataset: DatasetConfig) -> list[str]:
 
     file = find_files(dataset.path)[0]
     try:
-        if kind_of(file) == ".parquet":
+        if ending_of(file) == ".parquet":
             schema = pyarrow.parquet.read_schema(seekable(file))
-        elif kind_of(file) == ".arrow":
+        elif ending_of(file) == ".arrow":
             schema = pyarrow.ipc.open_stream(seekable(file)).schema
         else:
             return []
@@ -187,6 +187,6 @@ def _stored_classes(dataset: DatasetConfig) -> list[str]:
 
 def _all_rows(files: Sequence[Path], key: str, dataset: DatasetConfig) -> Iterator[RawRow]:
     for file in files:
-        if dataset.streaming and kind_of(file) == ".json":
+        if dataset.streaming and ending_of(file) == ".json":
             raise DataError(f"{key}={file}", "a JSON list cannot be streamed.", "Write JSON Lines.")
         yield from read_file(file, dataset.documents)

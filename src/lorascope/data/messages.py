@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ ROLES = {
 OPENING = ("system", "developer")  # roles of a message that stands before the conversation
 REASONING = ("reasoning_content", "reasoning", "thinking")  # given to the chat template under the name that it has
 WEIGHTS = ("weight", "loss_weight", "train", "training", "trainable", "loss", "supervised")  # of a message
-MEDIA = ("image", "images", "video", "videos", "audio", "audios")  # of a row or a message
+# of a row or a message: images, image_url, video_path, audio
+MEDIA = re.compile(r"(image|img|picture|video|audio|sound|speech)s?([_-]?(path|url|uri|file|name|bytes|data)s?)?", re.I)
 MASKS = ("mask", "loss_mask", "train_detail")  # which tokens or letters are learned: there is no such thing here
 TEXT_PARTS = ("text", "input_text", "output_text")
 OF_A_CALL = ("id", "type", "function", "index", "name", "arguments")
@@ -78,9 +80,9 @@ def refuse_media(values: Mapping[str, Any], where: str = "") -> None:
     Args:
         where: the messages' column with brackets and a dot, for keys of a message.
     """
-    for name in MEDIA:
-        if is_given(values.get(name)):
-            raise BadRowError(f"it has {name}, and only text is learned", dropping(where + name))
+    for name, value in values.items():
+        if is_given(value) and MEDIA.fullmatch(str(name)):
+            raise BadRowError(f"it has {name}, and only text is learned", dropping(f"{where}{name}"))
 
 
 def read_messages(value: Any, column: str) -> list[Message]:
@@ -115,7 +117,7 @@ def _from_json(value: Any, *kinds: type) -> Any:
 def _message(turn: Any, where: str, column: str) -> Message:
     if not isinstance(turn, Mapping):
         raise BadRowError(f"{where} is {kind_of(turn)}, not an object with role and content")
-    written = _either(turn, "role", "from")
+    written = _either(turn, "role", "from", where)
     role = ROLES.get(written) if isinstance(written, str) else None
     if role is None:
         roles = "system, developer, user, assistant, tool"
@@ -125,9 +127,11 @@ def _message(turn: Any, where: str, column: str) -> Message:
     for name in MASKS:
         if is_given(turn.get(name)):
             raise BadRowError(f"{where} has a {name}, and answers are learned as a whole", dropping(column + name))
-    content, extra = _either(turn, "content", "value"), _extra(turn, role, where)
-    if role == CALL:
-        role, extra["tool_calls"], content = "assistant", _calls(_from_json(content, dict, list), where), None
+    content, called = _either(turn, "content", "value", where), role == CALL
+    role = "assistant" if called else role
+    extra = _extra(turn, role, where)
+    if called:
+        extra["tool_calls"], content = _calls(_from_json(content, dict, list), where), None
     content = _joined(content, f"the content of {where}")
     if content is None or content == "":
         may_be_empty = role == "tool" or "tool_calls" in extra
@@ -138,9 +142,12 @@ def _message(turn: Any, where: str, column: str) -> Message:
     return Message(role, content, json.dumps(extra) if extra else "", learned)
 
 
-def _either(turn: Mapping[str, Any], key: str, other: str) -> Any:
+def _either(turn: Mapping[str, Any], key: str, other: str, where: str) -> Any:
     """The value of a key or of its other name; Parquet and Arrow hold null where a row lacks one of them."""
-    return turn.get(other) if turn.get(key) is None else turn[key]
+    one, two = turn.get(key), turn.get(other)
+    if one is not None and two is not None and one != two:
+        raise BadRowError(f"{where} has both {key} and {other}, and they differ")
+    return two if one is None else one
 
 
 def _joined(content: Any, where: str) -> Any:
@@ -164,6 +171,8 @@ def _extra(turn: Mapping[str, Any], role: str, where: str) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     calls = turn.get("tool_calls")
     if is_given(turn.get("function_call")):  # OpenAI's older name
+        if is_given(calls):
+            raise BadRowError(f"{where} has both tool_calls and function_call")
         calls = [turn["function_call"]]
     if is_given(calls):
         if role != "assistant":
@@ -270,11 +279,11 @@ def read_tools(value: Any, column: str) -> str:
 def unused_keys(value: Any, column: str) -> set[str]:
     """The keys of messages that never reach the model, as `messages[].name`."""
     value = _from_json(value, list)
-    known = {"role", "from", "content", "value", "tool_calls", "function_call", *REASONING, *WEIGHTS, *MEDIA, *MASKS}
+    known = {"role", "from", "content", "value", "tool_calls", "function_call", *REASONING, *WEIGHTS, *MASKS}
     found = set()
     for turn in value if isinstance(value, list) else ():
         if isinstance(turn, Mapping):
-            role = _either(turn, "role", "from")
+            role = _either(turn, "role", "from", "a message")
             more = ("name", "tool_call_id") if isinstance(role, str) and ROLES.get(role) == "tool" else ()
             found |= {key for key, one in turn.items() if key not in known and key not in more and is_given(one)}
     return {f"{column}[].{key}" for key in found}

@@ -10,11 +10,11 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from lorascope.config.schema import DatasetConfig, OnBadRow
+from lorascope.data.classes import counts_classes
 from lorascope.data.columns import (
     ANSWERS,
     ColumnSettings,
     column_settings,
-    counts_classes,
     infer_format,
     is_bad_answer,
     require_column,

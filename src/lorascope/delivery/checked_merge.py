@@ -15,8 +15,11 @@ from rich.text import Text
 
 from lorascope.base.architecture import load_architecture, model_class
 from lorascope.base.checkpoint import method_of
-from lorascope.base.loading import Base, base_folder
+from lorascope.base.hub import folder_hash
+from lorascope.base.loading import Base, base_folder, load_tokenizer
 from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme, from_dict
+from lorascope.data.chat_template import with_template
+from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
 from lorascope.delivery.merging import merge, with_adapter
 from lorascope.errors import RunError
@@ -59,6 +62,7 @@ def merge_run(
         raise RunError(str(folder), f"is {record.status}, and has no adapter to merge.", "Finish it: the same command.")
     config: RunConfig = from_dict(RunConfig, record.config)
     dtype = dtype or str(config.model.dtype)
+    _check_unchanged(config)
     full = _in_full_precision(config)
     compared = _Compared.of(full, folder / ADAPTER) if check else None
     base = base_folder(full.model)
@@ -66,6 +70,8 @@ def merge_run(
         raise RunError(f"model.path={full.model.path}", "is not in the local cache.", "Merge without --no-check, once.")
     found = {"run": record.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
     found |= merge(base, folder / ADAPTER, out, dtype)
+    if config.dataset.chat_template or config.dataset.template_kwargs:
+        with_template(load_tokenizer(full.model), config.dataset).save_pretrained(out)
     try:
         found |= compared.with_merged(out, dtype, record) if compared else {}
     except BaseException:
@@ -74,6 +80,15 @@ def merge_run(
     report = {name: value for name, value in found.items() if name != "out"}
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def _check_unchanged(config: RunConfig) -> None:
+    """Raise a RunError where base, rows or chat template are no longer those of the run."""
+    now = {"dataset": pin(config.dataset).content, "model": folder_hash(config.model)}
+    for name, content in now.items():
+        if content != getattr(config, name).content:
+            what = "its files are no longer those that the run has read."
+            raise RunError(f"{name}.path={getattr(config, name).path}", what, "Bring them back, or train anew.")
 
 
 def _in_full_precision(config: RunConfig) -> RunConfig:

@@ -245,16 +245,10 @@ def _in_memory(base: Path, adapter: Path, folder: Path, dtype: str) -> dict[str,
     if ends[0].weight is ends[1].weight and any(path.endswith(name) for path in paths for name in names):
         ends[0].weight = torch.nn.Parameter(ends[1].weight.detach().clone())  # one of them alone has an adapter
         model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
-    merged = with_adapter(model, adapter).merge_and_unload()
-    count = sum(1 for _ in merged.state_dict())
-    merged.save_pretrained(folder)
+    adapted = with_adapter(model, adapter)
+    count = sum(1 for module in adapted.modules() if hasattr(module, "lora_A"))
+    adapted.merge_and_unload().save_pretrained(folder)
     return {"weights": count, "files": len(list(folder.glob("*.safetensors"))), "way": "in memory"}
-
-
-def _write_config(base: Path, folder: Path, changes: Mapping[str, Any]) -> None:
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)
-    (folder / "config.json").write_text(json.dumps(config | changes, indent=1) + "\n", encoding="utf-8")
 
 
 REST = ("generation_config.json", "*.jinja", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "*.py")
