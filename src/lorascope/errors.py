@@ -8,7 +8,7 @@ import sys
 # a text that begins with one of these continues the place: "train.epochs must be > 0"; others follow a colon
 VERBS = frozenset((
     "are", "asks", "cannot", "does", "exceeds", "fits", "has", "have", "holds", "is", "lacks", "makes", "must", "names",
-    "needs", "takes", "was", "were", "would",
+    "needs", "sees", "takes", "was", "were", "would",
 ))  # fmt: skip
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")  # no terminal should get these
 

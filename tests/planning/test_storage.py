@@ -111,6 +111,9 @@ def test_adapters_on_experts_in_4_bit_are_refused_by_the_plan(tmp_path):
     config = resolve_config(compose([*words, "quantization=nf4", "target=ffn"]))
     with pytest.raises(PlanError, match=r"quantization.experts=true: PEFT cannot adapt experts in 4 bit"):
         plan_run(config)
+    dense = resolve_config(compose(["quantization=nf4", "quantization.experts=true", "device=cpu"]))
+    with pytest.raises(PlanError, match="needs stacks of experts, and this model has none"):
+        plan_run(dense)
     with pytest.raises(ConfigError, match=r"is for 4-bit bases"):
         resolve_config(compose([*words, "quantization=none"]))
 

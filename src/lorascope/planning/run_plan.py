@@ -181,12 +181,7 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     """
     config, model = plan.config, plan.model
     check_init(target, config.quantization.scheme)
-    adapted = [site.module for site in target.sites if site.parts[0].projection.experts > 1]
-    if config.quantization.experts and adapted:
-        what = f"PEFT cannot adapt experts in 4 bit ({adapted[0]})."
-        raise PlanError(
-            "quantization.experts=true", what, "Take roles of the attention, or leave the experts as they are."
-        )
+    _check_experts(plan, target)
     if gpu_memory is None:
         gpu_memory = free_gpu_bytes(str(config.device))
     training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
@@ -199,6 +194,18 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
         memory=estimate_memory(estimated, model, target, **plan.longest_row),
         compute=estimate_compute(estimated, model, target, **plan.mean_row),
     )
+
+
+def _check_experts(plan: RunPlan, target: TargetPlan) -> None:
+    """Raise a PlanError where experts are to be held in 4 bit and there are none, or they are to be adapted."""
+    if not plan.config.quantization.experts:
+        return
+    place = "quantization.experts=true"
+    if not any(one.experts > 1 for one in (*plan.modules.projections, *plan.modules.named)):
+        raise PlanError(place, "needs stacks of experts, and this model has none.", "Leave it out.")
+    if adapted := [site.module for site in target.sites if site.parts[0].projection.experts > 1]:
+        what = f"PEFT cannot adapt experts in 4 bit ({adapted[0]})."
+        raise PlanError(place, what, "Take roles of the attention, or leave the experts as they are.")
 
 
 def prediction(plan: RunPlan) -> dict[str, Any]:

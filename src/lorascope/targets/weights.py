@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.errors import ModelError
-
 # Stacks that are stored (experts, d_in, d_out) without saying so; PEFT then takes their inputs for outputs.
 UNMARKED = {"Llama4TextExperts"}
 
@@ -77,18 +75,10 @@ def _stacks(path: str, module: Any, owners: tuple[str, ...]) -> Iterator[Weight]
 
 
 def quantize_stacks(model: Any, *, double_quant: bool) -> None:
-    """Hold stacks of experts in NF4 as well: they are written out one stack at a time, when their module computes.
-
-    Raises:
-        ModelError: when the model has none.
-    """
+    """Hold stacks of experts in NF4 as well: they are written out one stack at a time, when their module computes."""
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
 
-    stacks = [weight for weight in weights_of(model) if weight.experts > 1]
-    if not stacks:
-        what = "needs stacks of experts, and this model has none."
-        raise ModelError("quantization.experts=true", what, "Leave it out.")
-    for stack in stacks:
+    for stack in [weight for weight in weights_of(model) if weight.experts > 1]:
         module = model.get_submodule(stack.module)
         replace_parameter_4bit(module, stack.parameter, compress_statistics=double_quant, quant_type="nf4")
 
