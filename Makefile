@@ -10,11 +10,11 @@ HALF := $(addprefix tests/,cli config data evaluation malformed planning targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types pytest format report bench faults check-audit check-browser check-latest docs \
+.PHONY: help setup demo test test-fast lint types pytest format report bench faults check-architectures check-audit check-browser check-latest docs \
   lock image clean FORCE
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything pinned; costs nothing when it is up to date
 
@@ -74,6 +74,7 @@ check-browser: setup ## a report's page in headless Chromium, wide and narrow, l
 
 check-architectures: setup ## two training steps on a small model of every type, saved and loaded in plain PEFT; about 5 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/check_architectures.py
+
 check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=tests/test_compat.py for some alone
 	@$(PYTHON) scripts/check_latest.py "$(TORCH)" $(TESTS)
 
