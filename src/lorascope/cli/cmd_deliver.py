@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorascope.cli import Command
 from lorascope.cli.cmd_runs import find_run
 from lorascope.config.validation import is_local
 from lorascope.errors import RunError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from lorascope.config.schema import ModelConfig
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +59,11 @@ MERGE = Command(
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    from lorascope.delivery.uniform_rank import ENGINES
+    from lorascope.delivery.gguf_adapter import ENGINE
+    from lorascope.delivery.uniform_rank import FOLDERS
 
     parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
-    parser.add_argument("--for", dest="engine", choices=ENGINES, default="peft", help="who is to load it (peft)")
+    parser.add_argument("--for", dest="engine", choices=(*FOLDERS, ENGINE), default="peft", help="who is to load it (peft)")
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/export-ENGINE)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -62,6 +71,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_export(options: argparse.Namespace) -> None:
     """Write the adapter, and say what it has become."""
+    from lorascope.config.schema import RunConfig, from_dict
+    from lorascope.delivery.gguf_adapter import ENGINE, FILE, export_gguf
     from lorascope.delivery.uniform_rank import export
     from lorascope.records.record import Status
     from lorascope.records.store import ADAPTER
@@ -70,14 +81,31 @@ def _run_export(options: argparse.Namespace) -> None:
     if record.status is not Status.done:
         raise RunError(str(folder), f"is {record.status}, and has no adapter.", "Finish it: the same command.")
     out = Path(options.out) if options.out else folder / f"export-{options.engine}"
-    model = record.config["model"]
-    local = not model["path"] or is_local(model["path"])
-    found = export(folder / ADAPTER, out, options.engine, (model["hub_id"] or "") if local else model["path"])
+    model = from_dict(RunConfig, record.config).model
+    base = (model.hub_id or "") if not model.path or is_local(model.path) else model.path
+    if options.engine == ENGINE:
+        found = export_gguf(folder / ADAPTER, out, _base_config(model), base)
+        out = out / FILE
+    else:
+        found = export(folder / ADAPTER, out, options.engine, base)
     if options.json:
         print(json.dumps(found | {"out": str(out)}, indent=1))
         return
     was = ", ".join(map(str, found["ranks"]))
     print(f"exported  {out}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
+    if options.engine == ENGINE:
+        kind = f"architecture {found['architecture']}, {found['blocks']} blocks"
+        print(f"fits      {model.package_file or f'a GGUF of {base or model.path}'} ({kind})")
+        print(f"load      llama-cli -m BASE.gguf --lora {shlex.quote(str(out))}")
+
+
+def _base_config(model: ModelConfig) -> PretrainedConfig:
+    """The config of a run's base as it is stored; of a packaged one, as its preset says."""
+    from lorascope.base.architecture import load_architecture
+    from lorascope.console import hush
+
+    hush()
+    return load_architecture(model if model.package else dataclasses.replace(model, architecture={}))[0]
 
 
 EXPORT = Command(
