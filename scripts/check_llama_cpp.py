@@ -1,7 +1,7 @@
 """Hold exported GGUF adapters against a real llama.cpp: its logits and tokens must be those of PEFT.
 
 python scripts/check_llama_cpp.py            compiles llama.cpp into .venv-llama-cpp the first time, about ten minutes
-python scripts/check_llama_cpp.py CASE …     some cases: q_v, phi3, smollm2 …
+python scripts/check_llama_cpp.py CASE …     some cases: q_v, phi3, "smollm2 Q4_1" …
 
 Small random bases are converted by llama.cpp's own script, the embedded model is used as its package has it. Adapters
 are trained for some steps by lorascope. Exit 1 where a case is further from PEFT than its bound. Where llama.cpp cannot
@@ -43,17 +43,24 @@ NEW = 16  # tokens written greedily
 BOUND = 1e-4
 ROUNDED = 5e-3  # llama.cpp looks GELU up in a table of 16 bits
 QUANTIZED = 0.1  # beside 4-bit weights it rounds activations to 8 bits
-GELU = {"bloom", "cohere", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "phi", "starcoder2"}
+GELU = {"bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "phi", "starcoder2"}
 EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe"}  # which are one parameter: attention alone
 HEAD_DIM = {"head_dim": 8}  # hidden size / heads: llama.cpp reads no other where the config does not declare it
-# what llama.cpp can read of a type: a smaller choice than transformers has
+SLIDING = {"layer_types": ["sliding_attention"] * 2, "sliding_window": 64}  # its order of layers is fixed for a type
+GEMMA3 = SLIDING | {"query_pre_attn_scalar": 12, "vocab_size": 100}  # as many words as the tokenizer has
+# What llama.cpp can read of a type, which is less than transformers can.
 CHANGES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("nemotron", *READS_HEAD_DIM), HEAD_DIM),
-    **dict.fromkeys(("qwen2_moe", "qwen3_moe"), HEAD_DIM | {"mlp_only_layers": []}),
-    "gemma3": {"text_config": {"vocab_size": 100}},  # as many as the tokenizer has
-    "gemma3_text": {"vocab_size": 100},
+    "cohere2": HEAD_DIM | SLIDING,
+    "exaone4": HEAD_DIM | {"layer_types": ["full_attention"] * 2, "sliding_window": None},
+    "gemma2": {"sliding_window": 64, "query_pre_attn_scalar": 12},
+    "gemma3": {"text_config": GEMMA3},
+    "gemma3_text": GEMMA3,
     "gpt2": {"n_inner": None},
-    "phi": HEAD_DIM | {"num_key_value_heads": 4},
+    "mistral": {"sliding_window": None},
+    "phi": HEAD_DIM | {"num_key_value_heads": 4, "intermediate_size": 128},
+    "qwen2_moe": HEAD_DIM | {"mlp_only_layers": []},
+    "qwen3_moe": HEAD_DIM | {"mlp_only_layers": [], "norm_topk_prob": True},
     "qwen3_vl": {"text_config": sections(2, 2, 2)},
 }
 # what llama.cpp's conversion reads of configs as older releases of transformers wrote them
@@ -70,7 +77,8 @@ STRATEGIES = {
     "lm_head": ("llama", ["target=q_v", "target.modules={lm_head: 4}"]),
     "embeddings": ("llama", ["target=q_v", "target.modules={embed_tokens: 4}"]),
 }
-EMBEDDED = "smollm2"
+EMBEDDED = ("smollm2 F32", "smollm2 Q4_1")  # converted from what lorascope unpacks, and as the package has it
+QUESTION = "Which three things does a cook need for an omelette?"
 
 
 @dataclass
@@ -80,10 +88,11 @@ class Case:
     name: str
     kind: str
     bound: float
-    base: Path
+    base: Path | None  # a folder; None where transformers reads the weights from the GGUF file
     gguf: Path
     adapter: Path
     exported: Path
+    prompt: list[int]
 
 
 def main(wanted: list[str]) -> int:
@@ -95,7 +104,7 @@ def main(wanted: list[str]) -> int:
     print(f"{'case':<20}{'base':<18}{'PEFT apart':>12}{'bound':>9}{'base apart':>12}{'learned':>9}  tokens", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         cases = [case for name in wanted if (case := made(name, Path(folder)))]
-        convert([case for case in cases if case.name != EMBEDDED])
+        convert(cases)
         failed = len(wanted) - len(cases)
         for case in cases:
             line, well = compared(case, Path(folder))
@@ -109,7 +118,7 @@ def names() -> list[str]:
     """All cases: the strategies, a case for each type whose layout is known, and the embedded model."""
     from lorascope.delivery.gguf_adapter import LAYOUTS
 
-    return [*STRATEGIES, *LAYOUTS, EMBEDDED]
+    return [*STRATEGIES, *LAYOUTS, *EMBEDDED]
 
 
 def install() -> str:
@@ -127,7 +136,7 @@ def install() -> str:
     with tarfile.open(next(FOLDER.glob("*.tar.gz"))) as packed:
         packed.extractall(FOLDER, filter="data")
     next(FOLDER.glob("llama_cpp_python-*/")).rename(SOURCE)
-    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": "1", "CMAKE_ARGS": "-DMTMD_BUILD=OFF"}
+    environment = os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": "1", "CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}
     command = ["nice", "-n", "10", *PIP, "install", str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -147,22 +156,25 @@ def made(name: str, folder: Path) -> Case | None:
     from lorascope.delivery.gguf_adapter import FILE
 
     kind, words = STRATEGIES.get(name) or (name, ["target=attention" if name in EXPERTS else "target=all_linear"])
-    bound = QUANTIZED if name == EMBEDDED else ROUNDED if kind in GELU else BOUND
     place = folder / name.replace(" ", "-")
-    base, out = place / "base", place / "exported"
-    gguf = place / "base.gguf"
+    base: Path | None = place / "base"
+    gguf, prompt, bound, runs = place / "base.gguf", PROMPT, ROUNDED if kind in GELU else BOUND, place / "runs"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet():
-            if name == EMBEDDED:
-                words, gguf = embedded(), packaged_file()
+            if name in EMBEDDED:
+                kind, runs = "smollm2", folder / "runs"  # the second finds the first one's
+                words, base, prompt = embedded()
+                if name.endswith("Q4_1"):
+                    base, gguf, bound = None, packaged_file(), QUANTIZED
+                place.mkdir()
             else:
-                words = [*small(kind, base), *words]
-            adapter = trained(place / "runs", words) / "adapter"
-            export(adapter.parent, out)
+                words = [*small(kind, place / "base"), *words]
+            adapter = trained(runs, words) / "adapter"
+            export(adapter.parent, place / "exported")
     except Exception as error:
         print(f"{name:<20}{kind:<18}{type(error).__name__}: {error}", flush=True)
         return None
-    return Case(name, kind, bound, base, gguf, adapter, out / FILE)
+    return Case(name, kind, bound, base, gguf, adapter, place / "exported" / FILE, prompt)
 
 
 def small(kind: str, folder: Path) -> list[str]:
@@ -182,9 +194,19 @@ def small(kind: str, folder: Path) -> list[str]:
     return [*data, "model.dtype=float32", "train.max_length=48", "target.lora_dropout=0"]
 
 
-def embedded() -> list[str]:
-    """The words that train on the embedded model and data."""
-    return ["model=smollm2", "dataset=home_intents", "target=qv_ffn", "train.batch_size=2"]
+def embedded() -> tuple[list[str], Path, list[int]]:
+    """The words that train on the embedded model and data, the folder that it is unpacked into, and a prompt."""
+    from transformers import AutoTokenizer
+
+    from lorascope.base.packaged import unpack
+    from lorascope.compose import compose
+
+    words = ["model=smollm2", "dataset=home_intents", "target=qv_ffn", "train.batch_size=2"]
+    base = unpack(compose(words).model)
+    turns = [{"role": "user", "content": QUESTION}]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
+    return words, base, ids
 
 
 def packaged_file() -> Path:
@@ -201,9 +223,10 @@ def trained(runs: Path, words: list[str]) -> Path:
     """The folder of a run of some steps."""
     from lorascope.api import train
 
+    rate = "train.learning_rate=" + ("1e-3" if "model=smollm2" in words else "1e-2")
     record = train(
-        "quantization=none", "device=cpu", "evaluation=none", "train.max_steps=5", "train.warmup_ratio=0",
-        "train.learning_rate=1e-2", "train.gradient_accumulation=1", f"runs_dir={runs}", *words,
+        "quantization=none", "device=cpu", "evaluation=none", "train.max_steps=5", "train.warmup_ratio=0", rate,
+        "train.gradient_accumulation=1", f"runs_dir={runs}", *words,
     )  # fmt: skip
     assert record
     return runs / record.name
@@ -218,7 +241,7 @@ def export(run: Path, out: Path) -> None:
 
 def convert(cases: list[Case]) -> None:
     """Convert the bases, all in one process."""
-    pairs = [str(path) for case in cases for path in (case.base, case.gguf)]
+    pairs = [str(path) for case in cases if case.base for path in (case.base, case.gguf)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, SIDE, "convert", str(LLAMA), *pairs], capture_output=True, text=True, env=environment
@@ -232,7 +255,7 @@ def compared(case: Case, folder: Path) -> tuple[str, bool]:
     import numpy as np
 
     out = folder / "answers.npz"
-    words = [str(case.gguf), str(case.exported), json.dumps(PROMPT), str(NEW), str(out)]
+    words = [str(case.gguf), str(case.exported), json.dumps(case.prompt), str(NEW), str(out)]
     done = subprocess.run([PYTHON, SIDE, "answer", *words], capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -260,18 +283,18 @@ def with_peft(case: Case) -> tuple[Any, Any, list[int]]:
     from lorascope.delivery.merging import with_adapter
 
     with quiet(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-        if case.name == EMBEDDED:
+        if case.base is None:
             named = {"gguf_file": case.gguf.name, "dtype": torch.float32}
             model = AutoModelForCausalLM.from_pretrained(str(case.gguf.parent), **named)
         else:
             kind = model_class(AutoConfig.from_pretrained(str(case.base)))
             model = kind.from_pretrained(str(case.base), dtype=torch.float32, attn_implementation="eager")
-        base = logits(model.eval(), PROMPT)
+        base = logits(model.eval(), case.prompt)
         model = with_adapter(model, case.adapter)
-        adapted = logits(model, PROMPT)
+        adapted = logits(model, case.prompt)
         tokens: list[int] = []
         while len(tokens) < NEW:
-            tokens.append(int(logits(model, PROMPT + tokens)[-1].argmax()))
+            tokens.append(int(logits(model, case.prompt + tokens)[-1].argmax()))
     return base, adapted, tokens
 
 

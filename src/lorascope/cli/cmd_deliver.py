@@ -63,7 +63,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     from lorascope.delivery.uniform_rank import FOLDERS
 
     parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
-    parser.add_argument("--for", dest="engine", choices=(*FOLDERS, ENGINE), default="peft", help="who is to load it (peft)")
+    parser.add_argument(
+        "--for", dest="engine", choices=(*FOLDERS, ENGINE), default="peft", help="who is to load it (peft)"
+    )
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/export-ENGINE)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")

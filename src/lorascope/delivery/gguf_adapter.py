@@ -147,7 +147,9 @@ def _layout(config: PretrainedConfig) -> Layout:
     """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
-        what = f"has no layout for the model type '{config.model_type}': how its conversion orders rows is not known here."
+        what = (
+            f"has no layout for the model type '{config.model_type}': how its conversion orders rows is not known here."
+        )
         raise RunError(PLACE, what, f"{MERGE}, then convert the merged model with llama.cpp's own script.")
     if layout.architecture not in _gguf().MODEL_ARCH_NAMES.values():
         what = f"needs a newer gguf: the installed one does not know the architecture '{layout.architecture}'."
@@ -162,7 +164,7 @@ def _named(
     gguf = _gguf()
     architecture = next(one for one, name in gguf.MODEL_ARCH_NAMES.items() if name == layout.architecture)
     names = gguf.get_tensor_name_map(architecture, blocks)
-    tied = bool(config.tie_word_embeddings or config.get_text_config().tie_word_embeddings)
+    tied = any(getattr(one, "tie_word_embeddings", False) for one in (config, config.get_text_config()))
     found: dict[str, torch.Tensor] = {}
     for key, value in tensors.items():
         module, ending = split_key(key)
