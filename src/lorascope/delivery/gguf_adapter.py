@@ -153,9 +153,8 @@ def _layout(config: PretrainedConfig) -> Layout:
     """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
-        what = (
-            f"has no layout for the model type '{config.model_type}': how its conversion orders rows is not known here."
-        )
+        kind = config.model_type
+        what = f"cannot be written for the model type '{kind}': how llama.cpp orders its rows is not known here."
         raise RunError(PLACE, what, f"{MERGE}, then convert the merged model with llama.cpp's own script.")
     if layout.architecture not in _gguf().MODEL_ARCH_NAMES.values():
         what = f"needs a newer gguf: the installed one does not know the architecture '{layout.architecture}'."
