@@ -78,7 +78,7 @@ check-architectures: setup ## two training steps on a small model of every type,
 check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=tests/test_compat.py for some alone
 	@$(PYTHON) scripts/check_latest.py "$(TORCH)" $(TESTS)
 
-check-llama-cpp: setup ## GGUF adapters against a real llama.cpp, compiled into .venv-llama-cpp in about ten minutes; then five
+check-llama-cpp: setup ## GGUF adapters against a real llama.cpp, compiled into .venv-llama-cpp the first time; then 3 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/check_llama_cpp.py
 
 report: setup ## the table of all runs below runs/
