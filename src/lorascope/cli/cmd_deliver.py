@@ -97,7 +97,8 @@ def _run_export(options: argparse.Namespace) -> None:
     print(f"exported  {out}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
     if options.engine == ENGINE:
         kind = f"architecture {found['architecture']}, {found['blocks']} blocks"
-        print(f"fits      {model.package_file or f'a GGUF of {base or model.path}'} ({kind})")
+        packed = f", {model.package_file} of {model.package} too" if model.package else ""
+        print(f"fits      a GGUF of {base or model.path} ({kind}){packed}")
         print(f"load      llama-cli -m BASE.gguf --lora {shlex.quote(str(out))}")
 
 
