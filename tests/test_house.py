@@ -63,7 +63,7 @@ MAY_IMPORT = {
         *("config", "console", "errors", "evaluation", "formats", "interrupts", "planning", "records", "reports"),
         *("stats", "trackers"),
     },
-    "delivery": {"base", "config", "data", "errors", "evaluation", "records", "session"},
+    "delivery": {"base", "config", "console", "data", "errors", "evaluation", "records", "session"},
     "api": {"compose", "config", "console", "records", "run", "targets"},
     "cli": {
         *("api", "base", "compat", "compose", "config", "console", "data", "errors", "interrupts", "planning"),
@@ -129,7 +129,7 @@ def test_no_class_and_no_module_has_anothers_name():
 
 def test_modules_are_few_and_functions_fit_on_a_screen():
     modules = house.read_modules(ROOT / "src")
-    assert len(modules) <= 124
+    assert len(modules) <= 135
     assert max(length for module in modules for length in module.functions.values()) <= house.SCREEN
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from lorascope.cli import Command
 from lorascope.cli.cmd_runs import find_run
-from lorascope.config.validation import is_local
-from lorascope.errors import RunError
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +20,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="do not compare the merged model with what was evaluated"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compare (default: that of the run)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
@@ -29,11 +28,12 @@ def _run_merge(options: argparse.Namespace) -> None:
     """Merge, compare, print."""
     from lorascope.console import console, hush
     from lorascope.delivery.checked_merge import merge_run, show_merge
+    from lorascope.delivery.finished_run import finished_run
 
-    record, folder = find_run(options.run, options.runs)
+    run = finished_run(*find_run(options.run, options.runs), options.device)
     hush()
-    out = Path(options.out) if options.out else folder / "merged"
-    found = merge_run(record, folder, out, dtype=options.dtype, check=not options.no_check)
+    out = Path(options.out) if options.out else run.folder / "merged"
+    found = merge_run(run, out, dtype=options.dtype, check=not options.no_check)
     if options.json:
         print(json.dumps(found, indent=1))
     else:
@@ -62,17 +62,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_export(options: argparse.Namespace) -> None:
     """Write the adapter, and say what it has become."""
+    from lorascope.delivery.finished_run import finished_run
     from lorascope.delivery.uniform_rank import export
-    from lorascope.records.record import Status
-    from lorascope.records.store import ADAPTER
 
-    record, folder = find_run(options.run, options.runs)
-    if record.status is not Status.done:
-        raise RunError(str(folder), f"is {record.status}, and has no adapter.", "Finish it: the same command.")
-    out = Path(options.out) if options.out else folder / f"export-{options.engine}"
-    model = record.config["model"]
-    local = not model["path"] or is_local(model["path"])
-    found = export(folder / ADAPTER, out, options.engine, (model["hub_id"] or "") if local else model["path"])
+    run = finished_run(*find_run(options.run, options.runs), "cpu")
+    out = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
+    found = export(run.adapter, out, options.engine, run.base_name)
     if options.json:
         print(json.dumps(found | {"out": str(out)}, indent=1))
         return

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
-from lorascope.cli import cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
+from lorascope.cli import cmd_answer, cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
 from lorascope.compat import errors_raised
 from lorascope.console import whole_process
 from lorascope.errors import LorascopeError, complain
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
     for command in (
         cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
-        cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_runs.SYNC, cmd_doctor.DOCTOR,
+        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_runs.SYNC, cmd_doctor.DOCTOR,
     ):  # fmt: skip
         parser_of = commands.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"

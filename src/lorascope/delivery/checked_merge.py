@@ -17,15 +17,15 @@ from lorascope.base.architecture import load_architecture, model_class
 from lorascope.base.checkpoint import method_of
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import Base, base_folder, load_tokenizer
-from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme, from_dict
+from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme
 from lorascope.data.chat_template import with_template
 from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
+from lorascope.delivery.finished_run import FinishedRun
 from lorascope.delivery.merging import merge, with_adapter
 from lorascope.errors import RunError
 from lorascope.evaluation.measure import measure_of
-from lorascope.records.record import RunRecord, Status
-from lorascope.records.store import ADAPTER
+from lorascope.records.record import RunRecord
 from lorascope.session import Data, Session
 
 if TYPE_CHECKING:
@@ -38,14 +38,11 @@ BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 REPORT = "merge.json"
 
 
-def merge_run(
-    record: RunRecord, folder: Path, out: Path, *, dtype: str | None = None, check: bool = True
-) -> dict[str, Any]:
-    """Merge the adapter of a run that is done into its base in full precision.
+def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True) -> dict[str, Any]:
+    """Merge the adapter of a run into its base in full precision.
 
     Args:
-        record: of the run.
-        folder: of the run.
+        run: its adapter is merged.
         out: the folder to write.
         dtype: of the merged weights; that of the run where it is not named.
         check: compare logits on eval rows, and measure the run's metrics again.
@@ -55,25 +52,23 @@ def merge_run(
         as `evaluated` by the run and as `merged`; JSON-ready. It is written into the folder too.
 
     Raises:
-        RunError: when the run is not done, or the logits lie further apart than the bound; nothing is left then.
+        RunError: when the logits lie further apart than the bound; nothing is left then.
         ModelError: when the base cannot be had in full precision.
     """
-    if record.status is not Status.done:
-        raise RunError(str(folder), f"is {record.status}, and has no adapter to merge.", "Finish it: the same command.")
-    config: RunConfig = from_dict(RunConfig, record.config)
+    config = run.config
     dtype = dtype or str(config.model.dtype)
     _check_unchanged(config)
     full = _in_full_precision(config)
-    compared = _Compared.of(full, folder / ADAPTER) if check else None
+    compared = _Compared.of(full, run.adapter) if check else None
     base = base_folder(full.model)
     if base is None:
         raise RunError(f"model.path={full.model.path}", "is not in the local cache.", "Merge without --no-check, once.")
-    found = {"run": record.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
-    found |= merge(base, folder / ADAPTER, out, dtype)
+    found = {"run": run.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
+    found |= merge(base, run.adapter, out, dtype)
     if config.dataset.chat_template or config.dataset.template_kwargs:
         with_template(load_tokenizer(full.model), config.dataset).save_pretrained(out)
     try:
-        found |= compared.with_merged(out, dtype, record) if compared else {}
+        found |= compared.with_merged(out, dtype, run.record) if compared else {}
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise

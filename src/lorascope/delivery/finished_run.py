@@ -1,0 +1,68 @@
+"""A run that is done, as what becomes of it takes it: its config, its adapter, and the name of its base."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorascope.config.schema import RunConfig, from_dict
+from lorascope.config.validation import is_local
+from lorascope.errors import RunError
+from lorascope.records.record import RunRecord, Status
+from lorascope.records.store import ADAPTER
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with an adapter.
+
+    Args:
+        record: of the run.
+        folder: of the run.
+        config: as the run had it, or for another device.
+    """
+
+    record: RunRecord
+    folder: Path
+    config: RunConfig
+
+    @property
+    def adapter(self) -> Path:
+        """The folder with PEFT's adapter."""
+        return self.folder / ADAPTER
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.record.name
+
+    @property
+    def base_name(self) -> str:
+        """What files call the base: its id on the hub, where it has one; never a path of this machine."""
+        model = self.config.model
+        return (model.hub_id or "") if not model.path or is_local(model.path) else model.path
+
+
+def finished_run(record: RunRecord, folder: Path, device: str | None = None) -> FinishedRun:
+    """The run, ready to be taken further.
+
+    Args:
+        record: of the run.
+        folder: of the run.
+        device: cpu or cuda; that of the run where it is not named.
+
+    Raises:
+        RunError: when the run is not done, or its device is not here.
+    """
+    if record.status is not Status.done:
+        raise RunError(str(folder), f"is {record.status}, and has no adapter.", "Finish it: the same command.")
+    config: RunConfig = from_dict(RunConfig, record.config)
+    if device:
+        config = dataclasses.replace(config, device=type(config.device)(device))
+    if str(config.device) == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RunError(record.name, "was trained on a GPU, and torch sees none here.", "Take the CPU: --device cpu")
+    return FinishedRun(record, folder, config)
