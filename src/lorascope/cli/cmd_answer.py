@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -181,23 +181,17 @@ def _show_side_by_side(rows: Sequence[dict[str, str]]) -> None:
 def _answer_rows(options: argparse.Namespace) -> None:
     """The eval rows, answered as the evaluation does, and how many answers are those that the run recorded."""
     from lorascope.delivery.answering import ask_again
-    from lorascope.evaluation.tasks import MAIN
 
     shared, models = _opened(options)
     found = ask_again(shared, models)
-    names = list(found.answers)
-    rows: list[dict[str, Any]] = []
-    for each in zip(*(found.answers[name].answers[MAIN] for name in names), strict=True):
-        said = {name: one.text for name, one in zip(names, each, strict=True)}
-        rows.append({"prompt": each[0].prompt, "right": each[0].gold} | said)
     if options.json:
-        for row in rows:
+        for row in found.rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
-        _show_side_by_side(rows)
-    for metric in found.answers[names[0]].scores:
-        values = ", ".join(f"{name} {found.answers[name].scores[metric].value:.4f}" for name in names)
-        shared.out.print(f"{metric}  {values}   over {len(rows)} rows")
+        _show_side_by_side(found.rows)
+    for metric, values in found.scores.items():
+        each = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        shared.out.print(f"{metric}  {each}   over {len(found.rows)} rows")
     if found.recorded:
         shared.out.print(f"{found.recorded[0]} of {found.recorded[1]} answers are those that the run recorded")
 

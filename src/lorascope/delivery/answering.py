@@ -173,12 +173,14 @@ class Again:
     """Eval rows answered again.
 
     Args:
-        answers: of each model that was asked, by its name.
+        rows: `prompt`, `right`, and each model's answer by its name.
+        scores: by metric, each model's.
         recorded: how many of the run's own answers are those that it recorded, and of how many; None where it
             recorded no text.
     """
 
-    answers: dict[str, Evaluated]
+    rows: list[dict[str, str]]
+    scores: dict[str, dict[str, float]]
     recorded: tuple[int, int] | None
 
 
@@ -193,22 +195,30 @@ def ask_again(shared: SharedBase, models: Sequence[FinishedRun | None]) -> Again
     """
     run = shared.runs[0]
     base = shared.base(run)
-    rows = dataclasses.replace(load_rows(run.config.dataset), probes={})
+    data = dataclasses.replace(load_rows(run.config.dataset), probes={})
     written = [metric for metric in metrics_of(run.config.dataset.metrics) if metric.needs is Needs.text]
-    suite = Suite(rows, written or metrics_of(["exact_match"]), base.tokenizer, run.config.evaluation)
+    suite = Suite(data, written or metrics_of(["exact_match"]), base.tokenizer, run.config.evaluation)
     if MAIN not in suite.sets:
         raise DataError(run.name, "was trained on texts, which ask nothing.", "Continue one: --prompt 'Once upon'")
-    answers = {}
+    found: dict[str, Evaluated] = {}
     for model in models:
         adapted = shared.model(model)
         with Bar(shared.out, name_of(model), suite.steps) as bar:
-            answers[name_of(model)] = suite.evaluate(adapted, None, bar.step)
+            found[name_of(model)] = suite.evaluate(adapted, None, bar.step)
+    rows = [
+        {"prompt": one.row.question, "right": one.row.completion} | dict(zip(found, texts, strict=True))
+        for one, *texts in zip(
+            suite.sets[MAIN], *([a.text for a in e.answers[MAIN]] for e in found.values()), strict=True
+        )
+    ]
+    scores = {key: {name: one.scores[key].value for name, one in found.items()} for key in suite.names()}
     kept = predictions.read(run.folder / predictions.FILE) or {}
     before = kept.get(predictions.ADAPTED, Evaluated()).answers.get(MAIN, ())
-    now = answers[run.name].answers[MAIN]
+    now = found[run.name].answers[MAIN]
     if len(before) != len(now) or not any(one.text for one in before):
-        return Again(answers, None)
-    return Again(answers, (sum(one.text == other.text for one, other in zip(before, now, strict=True)), len(now)))
+        return Again(rows, scores, None)
+    same = sum(one.text == other.text for one, other in zip(before, now, strict=True))
+    return Again(rows, scores, (same, len(now)))
 
 
 def name_of(run: FinishedRun | None) -> str:
