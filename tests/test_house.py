@@ -55,8 +55,8 @@ MAY_IMPORT = {
     "session": {"base", "config", "console", "data", "planning", "targets"},
     "run_reporter": {"config", "console", "data", "evaluation", "formats", "planning", "records"},
     "run": {
-        *("base", "compat", "config", "console", "evaluation", "interrupts", "planning", "records", "run_reporter"),
-        *("session", "targets", "trackers", "training"),
+        *("base", "compat", "config", "console", "delivery", "evaluation", "interrupts", "planning", "records"),
+        *("run_reporter", "session", "targets", "trackers", "training"),
     },
     "reports": {"config", "console", "errors", "formats", "records", "stats", "trackers"},
     "study": {

@@ -93,6 +93,42 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
     return to_run_config(composed, choices, folders)
 
 
+GROUPS = ("model", "dataset", "target", "quantization", "train", "evaluation", "logger")
+RERUN = "rerun"
+
+
+def write_rerun(run: Path, words: Sequence[str], folder: Path) -> str:
+    """Write a config that composes to a run's own, but for the groups that the words choose anew; return its name.
+
+    Args:
+        run: a folder with a run's `config.yaml`.
+        words: the overrides beside it.
+        folder: where to write.
+
+    Raises:
+        ConfigError: when there is no such file, or it is not one.
+    """
+    file = run / "config.yaml"
+    place, remedy = f"--from {run}", "Name a run's folder, or one with a model card: it has a config.yaml."
+    if not os.path.isfile(file):
+        raise ConfigError(place, "has no config.yaml.", remedy)
+    try:
+        given: Any = OmegaConf.load(file)
+        settings = OmegaConf.to_container(given)
+    except Exception as error:
+        raise explain_reading(error, str(file)) from error
+    if not isinstance(settings, dict) or not {"model", "target"} <= settings.keys():
+        raise ConfigError(str(file), "is not a run's config.", remedy)
+    chosen = [group for group in GROUPS if any(word.startswith(f"{group}=") for word in words)]
+    kept = {key: value for key, value in settings.items() if key not in chosen}
+    quiet = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+    engines = [{"override hydra/sweeper": "study"}, {"override hydra/launcher": "shared_base"}]
+    main: Any = OmegaConf.load(config_dir() / "config.yaml")
+    head: dict[str, Any] = {"defaults": ["schema", *({g: None} for g in chosen), "_self_", *quiet, *engines]}
+    OmegaConf.save(OmegaConf.create(head | {"hydra": main.hydra} | kept), folder / f"{RERUN}.yaml")
+    return RERUN
+
+
 def config_folders(hydra: Any) -> list[Path]:
     """The folders that Hydra looked for configs in, in its order."""
     return [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
@@ -127,7 +163,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     for group in ("model", "dataset", "target"):
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
-    config.target.name = _changed_name(config.target, str(choices.get("target")), folders)
+    config.target.name = _changed_name(config.target, str(choices.get("target") or config.target.name), folders)
     if config.study.arms:
         config.study.name = config.study.name or str(choices.get("experiment") or "study")
     _find_budget(config.target, folders)

@@ -63,11 +63,13 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_export(options: argparse.Namespace) -> None:
     """Write the adapter, and say what it has become."""
     from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.model_card import write_card
     from lorascope.delivery.uniform_rank import export
 
     run = finished_run(*find_run(options.run, options.runs), "cpu")
     out = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
     found = export(run.adapter, out, options.engine, run.base_name)
+    write_card(run.record, out)
     if options.json:
         print(json.dumps(found | {"out": str(out)}, indent=1))
         return

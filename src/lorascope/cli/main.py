@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from lorascope import __version__
 from lorascope.cli import cmd_answer, cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
 from lorascope.compat import errors_raised
 from lorascope.console import whole_process
-from lorascope.errors import LorascopeError, complain
+from lorascope.errors import ConfigError, LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
@@ -46,9 +47,10 @@ def train() -> None:
     try:
         refuse_secrets(sys.argv[1:])
         words = keep_text(sys.argv[1:], sweep=any(word in SWEEP for word in sys.argv[1:]))
-        sys.argv[1:] = _flags_first(words)
-        with errors_raised():
-            decorate(_job(failures))()
+        with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
+            sys.argv[1:] = _flags_first(_from_run(words, Path(folder)))
+            with errors_raised():
+                decorate(_job(failures))()
     except Preempted as signal:
         _complain(f"preempted by {signal}: the record says so; the same command goes on from the last checkpoint.")
         sys.exit(PREEMPTED)
@@ -120,6 +122,27 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
             failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.problem}", error.exit_code))
 
     return job
+
+
+def _from_run(words: list[str], folder: Path) -> list[str]:
+    """The words with what Hydra understands in place of `--from RUN`: a config in the folder, made of the run's own.
+
+    Raises:
+        ConfigError: when there is no config to go by.
+    """
+    from lorascope.compose import write_rerun
+
+    found = [place for place, word in enumerate(words) if word == "--from" or word.startswith("--from=")]
+    if not found:
+        return words
+    first = found[0]
+    whole = words[first] != "--from"
+    run = words[first].partition("=")[2] if whole else "".join(words[first + 1 : first + 2])
+    rest = [*words[:first], *words[first + (1 if whole else 2) :]]
+    if len(found) > 1 or not run or any(word in VALUED for word in rest if "config" in word or word == "-cn"):
+        raise ConfigError("--from", "takes one run's folder, and no other config beside it.", "--from runs/NAME")
+    name = write_rerun(Path(run).expanduser(), rest, folder)
+    return [*rest, "--config-dir", str(folder), "--config-name", name]
 
 
 def _flags_first(words: list[str]) -> list[str]:

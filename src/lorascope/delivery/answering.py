@@ -12,10 +12,10 @@ from rich.console import Console
 from lorascope.base.loading import Base
 from lorascope.console import Bar
 from lorascope.data.chat_template import with_template
-from lorascope.data.messages import OPENING
 from lorascope.data.prompts import Question, questions
 from lorascope.data.rows import Message, Row
 from lorascope.data.sources import load_rows
+from lorascope.data.statistics import system_messages
 from lorascope.delivery.finished_run import FinishedRun
 from lorascope.delivery.merging import with_adapter
 from lorascope.errors import DataError, LorascopeError, RunError
@@ -94,16 +94,16 @@ def system_message(run: FinishedRun) -> str:
         DataError: when the data cannot be read any more, or their rows have several.
     """
     remedy = "Name it, or none: --system TEXT, --system ''"
-    try:
-        rows = load_rows(run.config.dataset)
-    except LorascopeError as error:
-        what = "was trained on data that cannot be read any more, so its system message is not known"
-        raise DataError(run.name, f"{what} ({error.problem}).", remedy) from error
-    opening = (row.messages[0] for row in rows.eval if row.messages)
-    found = {message.content if message.role in OPENING else "" for message in opening}
+    found = run.record.data.get("card", {}).get("system_messages")
+    if found is None:  # a record of an earlier version
+        try:
+            found = system_messages(load_rows(run.config.dataset))
+        except LorascopeError as error:
+            what = "was trained on data that cannot be read any more, so its system message is not known"
+            raise DataError(run.name, f"{what} ({error.problem}).", remedy) from error
     if len(found) > 1:
-        raise DataError(run.name, f"was trained on rows with {len(found)} different system messages.", remedy)
-    return next(iter(found), "")
+        raise DataError(run.name, "was trained on rows with different system messages.", remedy)
+    return "".join(found)
 
 
 def learns_texts(run: FinishedRun) -> bool:

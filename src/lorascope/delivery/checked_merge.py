@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
 from lorascope.delivery.finished_run import FinishedRun
 from lorascope.delivery.merging import merge, with_adapter
+from lorascope.delivery.model_card import write_card
 from lorascope.errors import RunError
 from lorascope.evaluation.measure import measure_of
 from lorascope.records.record import RunRecord
@@ -72,9 +74,20 @@ def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: b
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
+    write_card(run.record, out, form="merged", sections={"The merge": _told(found)})
     report = {name: value for name, value in found.items() if name != "out"}
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def _told(found: Mapping[str, Any]) -> list[str]:
+    """What the card says of a merge."""
+    told = [f"Merged into the base in full precision; the weights are in {found['dtype']}."]
+    if "logits" in found:
+        apart = f"{found['logits']['apart']:.1e} standard deviations from those of base and adapter"
+        again = ", ".join(f"{name} {one['merged']:.4f}" for name, one in found["metrics"].items())
+        told.append(f"On {found['logits']['rows']} eval rows its logits are {apart}. Measured again: {again}.")
+    return told
 
 
 def _check_unchanged(config: RunConfig) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorascope.config.schema import RunConfig, from_dict
-from lorascope.config.validation import is_local
+from lorascope.delivery.model_card import base_name
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.store import ADAPTER
@@ -39,9 +39,8 @@ class FinishedRun:
 
     @property
     def base_name(self) -> str:
-        """What files call the base: its id on the hub, where it has one; never a path of this machine."""
-        model = self.config.model
-        return (model.hub_id or "") if not model.path or is_local(model.path) else model.path
+        """What files call the base."""
+        return base_name(self.config.model)
 
 
 def finished_run(record: RunRecord, folder: Path, device: str | None = None) -> FinishedRun:
