@@ -63,7 +63,21 @@ MAY_IMPORT = {
         *("config", "console", "errors", "evaluation", "formats", "interrupts", "planning", "records", "reports"),
         *("stats", "trackers"),
     },
-    "delivery": {"base", "config", "console", "data", "errors", "evaluation", "records", "session"},
+    "delivery": {
+        *(
+            "base",
+            "config",
+            "console",
+            "data",
+            "errors",
+            "evaluation",
+            "formats",
+            "records",
+            "reports",
+            "session",
+            "stats",
+        ),
+    },
     "api": {"compose", "config", "console", "records", "run", "targets"},
     "cli": {
         *("api", "base", "compat", "compose", "config", "console", "data", "errors", "interrupts", "planning"),

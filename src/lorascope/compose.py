@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import itertools
+import math
 import os
 import re
 import sys
@@ -26,12 +27,12 @@ from lorascope.compat import keep_text_of_yaml
 from lorascope.config.hints import choices_of, suggest
 from lorascope.config.hints import config_dir as config_dir
 from lorascope.config.override_errors import explain, explain_reading, explain_value
-from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, all_settings, amount, as_dict
+from lorascope.config.schema import DatasetConfig, RunConfig, ShipConfig, TargetConfig, all_settings, amount, as_dict
 from lorascope.config.sft_settings import check_sft
 from lorascope.config.text_values import check_part, keep_text, text_names
 from lorascope.config.validation import check, check_dataset, check_target
 from lorascope.data.sources import check_options
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, first_line
 from lorascope.evaluation.external_metrics import check_harness, check_metrics
 from lorascope.records.environment import secrets
 
@@ -91,6 +92,53 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
         raise explain(error, overrides) from error
     del composed.hydra
     return to_run_config(composed, choices, folders)
+
+
+VERDICTS = ("better", "equivalent", "reference", "inconclusive", "worse", "too few seeds", "no verdict")
+FORMS = ("merged", "peft", "vllm", "llama.cpp")
+
+
+def read_policy(name: str, overrides: Sequence[str] = ()) -> ShipConfig:
+    """A policy of `lorascope ship`: a file of conf/ship, or any other, with overrides like `max_forgetting=1`.
+
+    Raises:
+        ConfigError: when there is no such file, or for the first setting or value that cannot be.
+    """
+    file = Path(name).expanduser()
+    if file.suffix != ".yaml":
+        file = config_dir() / "ship" / f"{name}.yaml"
+    if not os.path.isfile(file):
+        known = ", ".join(sorted(one.stem for one in (config_dir() / "ship").glob("*.yaml")))
+        remedy = f"There is {known}; your own is a file: --policy FILE.yaml"
+        raise ConfigError(f"--policy {name}", "there is no such policy.", remedy)
+    words = [word.removeprefix("ship.") for word in overrides]
+    for word in words:
+        if not re.match(r"[a-z_.]+=.", word):
+            raise ConfigError(word, "cannot be read.", "Write SETTING=VALUE, for example max_forgetting=1.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(ShipConfig), OmegaConf.load(file), OmegaConf.from_dotlist(words))
+        policy: ShipConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or error.key or "")
+        known = ", ".join(field.name for field in dataclasses.fields(ShipConfig))
+        what = "there is no such setting." if key.partition(".")[0] not in known else f"{first_line(error)}."
+        raise ConfigError(f"ship.{key}", what, f"See {file}: {known}.") from error
+    except Exception as error:
+        raise explain_reading(error, str(file)) from error
+    _check_policy(policy)
+    return policy
+
+
+def _check_policy(policy: ShipConfig) -> None:
+    limits = {f"min_gain.{task}": value for task, value in policy.min_gain.items()}
+    for key, value in (limits | {"max_forgetting": policy.max_forgetting}).items():
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"ship.{key}={value}", "is not a number.")
+    for key, given, known in (("verdicts", policy.verdicts, VERDICTS), ("deliver", policy.deliver, FORMS)):
+        if unknown := [one for one in given if one not in known]:
+            raise ConfigError(f"ship.{key}: {unknown[0]}", "is not one of them.", f"There are: {', '.join(known)}.")
+    if not policy.deliver:
+        raise ConfigError("ship.deliver", "is empty.", f"Take some of: {', '.join(FORMS)}.")
 
 
 GROUPS = ("model", "dataset", "target", "quantization", "train", "evaluation", "logger")

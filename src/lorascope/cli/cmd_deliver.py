@@ -1,13 +1,15 @@
-"""lorascope merge and export: take a run's adapter home."""
+"""lorascope merge, export and ship: take what won home."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from lorascope.cli import Command
 from lorascope.cli.cmd_runs import find_run
+from lorascope.errors import LorascopeError, complain
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,4 +85,49 @@ EXPORT = Command(
     "lorascope export qv_ffn-smollm2 --for vllm",
     _export_arguments,
     _run_export,
+)
+
+
+def _ship_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("study", metavar="STUDY", help="a study's folder")
+    parser.add_argument("overrides", metavar="SETTING=VALUE", nargs="*", help="of the policy: max_forgetting=1")
+    text = "a policy of conf/ship, or a file of your own (default)"
+    parser.add_argument("--policy", metavar="NAME", default="default", help=text)
+    parser.add_argument("--arm", help="ship this one, not the cheapest that is not worse than the best")
+    parser.add_argument("--task", help="whose runs are shipped, where the study has several tasks")
+    parser.add_argument("--out", metavar="DIR", help="the folder to deploy (default: STUDY/ship)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure again (default: that of the run)")
+    parser.add_argument("--json", action="store_true", help="print the decision as JSON")
+
+
+def _run_ship(options: argparse.Namespace) -> None:
+    """Decide and write; exit with 0 (shipped), 2 (refused) or 1 (an error)."""
+    from lorascope.compose import read_policy
+    from lorascope.console import console, hush
+    from lorascope.delivery import shipping
+    from lorascope.reports.findings import find
+
+    try:
+        policy = read_policy(options.policy, options.overrides)
+        hush()
+        folder = Path(options.study).expanduser()
+        out = Path(options.out).expanduser() if options.out else folder / "ship"
+        shipment = shipping.ship(folder, policy, out, task=options.task, arm=options.arm, device=options.device)
+    except LorascopeError as error:
+        complain(error)
+        sys.exit(1)  # 2 means that it was refused
+    if options.json:
+        print(json.dumps(shipping.plain(shipment, shipping.as_report(shipment, policy, find(folder))), indent=1))
+    else:
+        shipping.show(console(), shipment, folder)
+    sys.exit(0 if shipment.out else 2)
+
+
+SHIP = Command(
+    "ship",
+    "write the folder to deploy of a study's cheapest arm that is not worse, or refuse: exits with 0, 2 if refused.",
+    "lorascope ship runs/placement max_forgetting=1",
+    _ship_arguments,
+    _run_ship,
 )

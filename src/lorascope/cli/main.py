@@ -172,10 +172,11 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["train"]:
         sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
         return train()
-    parser = _parser()
-    options, more = parser.parse_known_args(words)
-    if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    try:
+        options, more = _parsed(words)
+    except SystemExit as end:
+        # argparse ends with 2 for words that it cannot read, and `ship` with 2 where it refuses
+        sys.exit(1 if end.code and words[:1] == ["ship"] else end.code)
     if more:  # overrides behind a flag, which argparse leaves over
         options.overrides += more
     try:
@@ -189,6 +190,15 @@ def main(arguments: list[str] | None = None) -> None:
     return None
 
 
+def _parsed(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and overrides that stand behind a flag."""
+    parser = _parser()
+    options, more = parser.parse_known_args(words)
+    if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return options, more
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lorascope", description="Where should LoRA go? Experiments with target strategies."
@@ -198,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
     for command in (
         cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
-        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_runs.SYNC, cmd_doctor.DOCTOR,
+        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_deliver.SHIP,
+        cmd_runs.SYNC, cmd_doctor.DOCTOR,
     ):  # fmt: skip
         parser_of = commands.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,10 @@ BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 REPORT = "merge.json"
 
 
+class DiffersError(RunError):
+    """What was made of a run does not compute what the run's model does."""
+
+
 def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True) -> dict[str, Any]:
     """Merge the adapter of a run into its base in full precision.
 
@@ -54,7 +58,7 @@ def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: b
         as `evaluated` by the run and as `merged`; JSON-ready. It is written into the folder too.
 
     Raises:
-        RunError: when the logits lie further apart than the bound; nothing is left then.
+        DiffersError: when the logits lie further apart than the bound; nothing is left then.
         ModelError: when the base cannot be had in full precision.
     """
     config = run.config
@@ -141,13 +145,12 @@ class _Compared:
         kind = model_class(AutoConfig.from_pretrained(str(out)))
         model = kind.from_pretrained(str(out), dtype=getattr(torch, dtype)).to(str(self.config.device)).eval()
         logits = _logits(model, self.data, int(self.tokenizer.pad_token_id or 0))
-        apart = max(
-            float((one - two).square().mean().sqrt() / one.std()) for one, two in zip(self.logits, logits, strict=True)
-        )
+        apart = _apart(self.logits, logits)
         bound = max(BOUNDS[dtype], BOUNDS[str(self.config.model.dtype)])
         if not apart <= bound:
             what = f"its logits are {apart:.2g} standard deviations from those of base and adapter (at most {bound})."
-            raise RunError(str(out), what, "Load base and adapter with PEFT, and report this with the model's name.")
+            remedy = "Load base and adapter with PEFT, and report this with the model's name."
+            raise DiffersError(str(out), what, remedy)
         base = Base(model, self.tokenizer, self.revision)
         measure = measure_of(self.config, base, self.data.rows, self.data.evaluation)
         scores = measure.base(model, lambda items: None).values()
@@ -157,6 +160,33 @@ class _Compared:
             if name in scores
         }
         return {"logits": {"apart": apart, "bound": bound, "rows": len(logits)}, "metrics": metrics}
+
+
+def check_same(run: FinishedRun, adapter: Path) -> float:
+    """How far the logits with another form of the run's adapter lie from those with its own, as `merge_run` has it.
+
+    Raises:
+        DiffersError: when they lie further apart than rounding explains.
+    """
+    session = Session()
+    quiet = Console(quiet=True)
+    found = []
+    for folder in (run.adapter, adapter):
+        inputs = session.inputs(run.config, quiet)
+        data = Data(inputs.rows, inputs.train, inputs.evaluation)
+        found.append(_logits(with_adapter(inputs.base.model, folder), data, inputs.pad_id))
+        session.take_back()
+    apart, bound = _apart(*found), BOUNDS[str(run.config.model.dtype)]
+    if not apart <= bound:
+        what = f"its logits are {apart:.2g} standard deviations from those of the run's adapter (at most {bound})."
+        raise DiffersError(str(adapter), what, "Take the run's own adapter, and report this with the model's name.")
+    return apart
+
+
+def _apart(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
+    """The largest root mean square difference of a row's logits, in standard deviations of them."""
+    pairs = zip(first, second, strict=True)
+    return max(float((one - two).square().mean().sqrt() / one.std()) for one, two in pairs)
 
 
 def _logits(model: Any, data: Data, pad_id: int) -> list[torch.Tensor]:
