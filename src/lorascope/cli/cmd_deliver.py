@@ -1,4 +1,4 @@
-"""lorascope merge, export and ship: take what won home."""
+"""lorascope merge, export, ship and push: take what won home."""
 
 from __future__ import annotations
 
@@ -130,4 +130,43 @@ SHIP = Command(
     "lorascope ship runs/placement max_forgetting=1",
     _ship_arguments,
     _run_ship,
+)
+
+
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    text = "a run, whose adapter is pushed, or a folder that merge, export or ship wrote"
+    parser.add_argument("what", metavar="RUN", help=text)
+    parser.add_argument(
+        "--to", metavar="ORG/NAME", required=True, help="the repository; it is made where there is none"
+    )
+    parser.add_argument("--private", action="store_true", help="make it private, where it is made")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    parser.add_argument("--json", action="store_true", help="print what was pushed as JSON")
+
+
+def _run_push(options: argparse.Namespace) -> None:
+    """Push, and print where it is."""
+    from lorascope.console import hush
+    from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.pushing import WEIGHTS, push
+    from lorascope.formats import megabytes
+
+    folder = Path(options.what).expanduser()
+    weights = any((folder / name).is_file() for name in WEIGHTS)
+    what = folder if weights else finished_run(*find_run(options.what, options.runs), "cpu")
+    hush()
+    found = push(what, options.to, private=options.private)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(f"pushed  {found['url']}   {found['files']} files, {megabytes(found['bytes'])}")
+
+
+PUSH = Command(
+    "push",
+    "push a run's adapter, or what merge, export or ship wrote, to a hub; nothing of this machine is in it.",
+    "lorascope push qv_ffn-smollm2 --to my-team/home-intents",
+    _push_arguments,
+    _run_push,
 )
