@@ -10,8 +10,8 @@ HALF := $(addprefix tests/,cli config data evaluation malformed planning targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types pytest format report bench faults check-architectures check-audit check-browser check-latest docs \
-  lock image clean FORCE
+.PHONY: help setup demo test test-fast lint types pytest format report bench faults check-architectures check-audit check-browser check-latest \
+  check-llama-cpp docs lock image clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ check-architectures: setup ## two training steps on a small model of every type,
 check-latest: ## the tests against the newest releases, in .venv-latest; TESTS=tests/test_compat.py for some alone
 	@$(PYTHON) scripts/check_latest.py "$(TORCH)" $(TESTS)
 
+check-llama-cpp: setup ## GGUF adapters against a real llama.cpp, compiled into .venv-llama-cpp in about ten minutes; then five
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/check_llama_cpp.py
+
 report: setup ## the table of all runs below runs/
 	@$(BIN)/lorascope report runs
 
@@ -93,5 +96,5 @@ image: ## the Docker image, lorascope
 	docker build --build-arg TORCH="$(TORCH)" -t lorascope .
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) .venv-latest build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-latest .venv-llama-cpp build dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -53,10 +54,13 @@ MERGE = Command(
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    from lorascope.delivery.uniform_rank import ENGINES
+    from lorascope.delivery.gguf_adapter import ENGINE
+    from lorascope.delivery.uniform_rank import FOLDERS
 
     parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
-    parser.add_argument("--for", dest="engine", choices=ENGINES, default="peft", help="who is to load it (peft)")
+    parser.add_argument(
+        "--for", dest="engine", choices=(*FOLDERS, ENGINE), default="peft", help="who is to load it (peft)"
+    )
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/export-ENGINE)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -64,19 +68,31 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_export(options: argparse.Namespace) -> None:
     """Write the adapter, and say what it has become."""
+    from lorascope.console import hush
     from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.gguf_adapter import ENGINE, FILE, export_gguf
     from lorascope.delivery.model_card import write_card
     from lorascope.delivery.uniform_rank import export
 
+    hush()
     run = finished_run(*find_run(options.run, options.runs), "cpu")
-    out = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
-    found = export(run.adapter, out, options.engine, run.base_name)
+    out = place = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
+    if options.engine == ENGINE:
+        found = export_gguf(run.adapter, out, run.stored_config(), run.base_name)
+        place = out / FILE
+    else:
+        found = export(run.adapter, out, options.engine, run.base_name)
     write_card(run.record, out)
     if options.json:
-        print(json.dumps(found | {"out": str(out)}, indent=1))
+        print(json.dumps(found | {"out": str(place)}, indent=1))
         return
     was = ", ".join(map(str, found["ranks"]))
-    print(f"exported  {out}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
+    print(f"exported  {place}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
+    if options.engine == ENGINE:
+        kind = f"architecture {found['architecture']}, {found['blocks']} blocks"
+        model = run.config.model
+        print(f"fits      {model.package_file or f'a GGUF of {run.base_name or model.path}'} ({kind})")
+        print(f"load      llama-cli -m BASE.gguf --lora {shlex.quote(str(place))}")
 
 
 EXPORT = Command(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lorascope.base.architecture import load_architecture
 from lorascope.config.schema import RunConfig, from_dict
 from lorascope.delivery.model_card import base_name
 from lorascope.errors import RunError
 from lorascope.records.record import RunRecord, Status
 from lorascope.records.store import ADAPTER
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class FinishedRun:
     def base_name(self) -> str:
         """What files call the base."""
         return base_name(self.config.model)
+
+    def stored_config(self) -> PretrainedConfig:
+        """transformers' config of the base as it is stored; of a packaged one, as its preset says."""
+        model = self.config.model
+        return load_architecture(model if model.package else dataclasses.replace(model, architecture={}))[0]
 
 
 def finished_run(record: RunRecord, folder: Path, device: str | None = None) -> FinishedRun:
