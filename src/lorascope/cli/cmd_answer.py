@@ -1,10 +1,12 @@
-"""lorascope generate and chat: ask trained runs, beside their base where that is wanted."""
+"""lorascope generate, chat and serve: ask trained runs, beside their base where that is wanted."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -269,4 +271,48 @@ CHAT = Command(
     "lorascope chat qv_ffn-smollm2",
     _common_arguments,
     _run_chat,
+)
+
+
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    from lorascope.delivery.serving import ENGINES
+
+    text = "runs on one base: folders, run ids, or beginnings of names"
+    parser.add_argument("runs_", metavar="RUN", nargs="+", help=text)
+    parser.add_argument("--engine", choices=ENGINES, help="who serves (default: the one that is installed)")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=_positive, default=8000, help="where to listen (8000)")
+    parser.add_argument("--dry-run", action="store_true", help="print the command, start and write nothing")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to merge (default: that of the run)")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+
+
+def _run_serve(options: argparse.Namespace) -> None:
+    """Start the engine, or print what would start it."""
+    from lorascope.console import hush
+    from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.serving import INSTALL, installed, serving
+
+    hush()
+    runs = [finished_run(*find_run(word, options.runs), options.device) for word in dict.fromkeys(options.runs_)]
+    here = installed()
+    engine = options.engine or ("vllm" if len(runs) > 1 else next(iter(here), "vllm"))
+    found = serving(runs, engine, host=options.host, port=options.port)
+    print(shlex.join(found.words), flush=True)
+    if engine not in here:
+        print(f"{engine} is not installed here: {INSTALL[engine]}", file=sys.stderr)
+    if options.dry_run or engine not in here:
+        return
+    found.prepare()
+    print(f"http://{options.host}:{options.port}/v1   Ctrl-C ends it", file=sys.stderr, flush=True)
+    os.execvp(found.words[0], found.words)
+
+
+SERVE = Command(
+    "serve",
+    "serve a run with vLLM or transformers, whichever is installed, or print the command; vLLM serves several runs.",
+    "lorascope serve qv_ffn-smollm2",
+    _serve_arguments,
+    _run_serve,
 )

@@ -208,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
     for command in (
         cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
-        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_deliver.SHIP, cmd_deliver.PUSH,
-        cmd_runs.SYNC, cmd_doctor.DOCTOR,
+        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_answer.SERVE, cmd_deliver.MERGE, cmd_deliver.EXPORT,
+        cmd_deliver.SHIP, cmd_deliver.PUSH, cmd_runs.SYNC, cmd_doctor.DOCTOR,
     ):  # fmt: skip
         parser_of = commands.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"

@@ -17,6 +17,7 @@ from rich.text import Text
 from lorascope.config.schema import ShipConfig, as_dict
 from lorascope.delivery.checked_merge import DiffersError, check_same, merge_run
 from lorascope.delivery.finished_run import FinishedRun, finished_run
+from lorascope.delivery.gguf_adapter import export_gguf
 from lorascope.delivery.model_card import Sections, write_card
 from lorascope.delivery.ship_policy import Candidate, Check, Choice, choose
 from lorascope.delivery.uniform_rank import export
@@ -101,6 +102,8 @@ def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sectio
         elif form == "vllm":
             export(run.adapter, folder, form, run.base_name)
             check_same(run, folder)
+        elif form == "llama.cpp":
+            export_gguf(run.adapter, folder, run.stored_config(), run.base_name)
         if form != "merged":
             write_card(run.record, folder, sections=sections)
     return checks
