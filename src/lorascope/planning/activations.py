@@ -62,13 +62,11 @@ def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[Memo
     heads = dims.heads if repeats else dims.kv_heads
     each = FLOAT32 if written else width
     queries, keys = tokens * dims.queries * each, tokens * heads * dims.key_width * each
-    if layer.fused_values and not repeats:  # a view keeps the whole that it is a part of
-        values = tokens * layer.fused_values * width
-        blocks = [MemoryBlock("queries", queries), MemoryBlock("keys", keys)] if dims.rotary or written else []
-    else:
-        values = tokens * heads * dims.value_width * each
-        blocks = [MemoryBlock("queries", queries), MemoryBlock("keys", keys)]
-    blocks.append(MemoryBlock("values", values))
+    fused = layer.fused_values and not repeats  # a view keeps the whole that it is a part of
+    values = tokens * (layer.fused_values * width if fused else heads * dims.value_width * each)
+    blocks = [MemoryBlock("values", values)]
+    if not fused or dims.rotary or written:
+        blocks += [MemoryBlock("queries", queries), MemoryBlock("keys", keys)]
     if eager or written:
         blocks.append(MemoryBlock("probabilities", square * FLOAT32, 3 if written and dims.attention_dropout else 1))
         if eager and width < FLOAT32:
@@ -135,7 +133,7 @@ TILE_TOKENS, TILE_ENTRIES = 4096, 32768
 
 
 def training_logits(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[MemoryBlock]:
-    """At the loss and the beginning of its backward."""
+    """At the loss of a batch and the beginning of its backward."""
     losses = step.batch_size * step.supervised
     head_adapted = any(one.name == dims.head.name for one in adapter)
     if step.on_cuda and not head_adapted:
@@ -143,22 +141,11 @@ def training_logits(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> lis
         return [MemoryBlock("tile", tile * step.width), MemoryBlock("gradient", losses * dims.hidden * FLOAT32, 2)]
     # log-probabilities and, in the backward, two gradients of them
     chosen = losses * dims.head.d_out * FLOAT32
-    return max([MemoryBlock("logits", chosen, 3)], _forward(dims, step, step.batch_size), key=total)
+    return max([MemoryBlock("logits", chosen, 3)], forward_logits(dims, step), key=total)
 
 
-def evaluation_logits(dims: ModelDims, step: StepSpec) -> list[MemoryBlock]:
-    """At the loss of an evaluation's largest batch."""
-    return _forward(dims, step, evaluated_rows(step))
-
-
-def evaluated_rows(step: StepSpec) -> int:
-    """Rows of an evaluation's largest batch."""
-    return max(1, step.evaluated // step.length)
-
-
-def _forward(dims: ModelDims, step: StepSpec, rows: int) -> list[MemoryBlock]:
+def forward_logits(dims: ModelDims, step: StepSpec) -> list[MemoryBlock]:
     """Logits of some columns, those with a loss in float32, and their log-probabilities."""
-    columns = min(step.length, COLUMNS * step.supervised)
-    chosen = rows * step.supervised * dims.head.d_out
-    computed = MemoryBlock("logits", rows * columns * dims.head.d_out * step.width)
-    return [computed, MemoryBlock("log-probabilities", chosen * FLOAT32, 2)]
+    a_column = step.batch_size * dims.head.d_out
+    computed = MemoryBlock("logits", min(step.length, COLUMNS * step.supervised) * a_column * step.width)
+    return [computed, MemoryBlock("log-probabilities", step.supervised * a_column * FLOAT32, 2)]

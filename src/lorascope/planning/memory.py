@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.config.schema import Device, RunConfig
-from lorascope.planning.activations import evaluated_rows, evaluation_logits, passing, saved, training_logits
-from lorascope.planning.model_dims import ModelDims, survey
+from lorascope.planning.activations import forward_logits, passing, saved, training_logits
+from lorascope.planning.model_dims import ModelDims
 from lorascope.planning.step_spec import (
     FLOAT32,
     Lora,
@@ -19,7 +17,6 @@ from lorascope.planning.step_spec import (
     optimizer_bytes,
     quantized_matrices,
     resident,
-    step_spec_of,
     weights_bytes,
 )
 from lorascope.targets.plan import TargetPlan
@@ -64,8 +61,7 @@ class MemoryEstimate:
     @property
     def parts(self) -> dict[str, int]:
         """Bytes by part."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, int)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, int)}
 
     @property
     def total(self) -> int:
@@ -87,100 +83,56 @@ class MemoryEstimate:
         }
 
 
-def estimate_memory(
-    config: RunConfig,
-    model: Any,
-    plan: TargetPlan,
-    *,
-    length: int | None = None,
-    supervised: int | None = None,
-    device: Device | None = None,
-) -> MemoryEstimate:
-    """Peak memory of a run, nothing of which is loaded.
-
-    Args:
-        config: resolved, unless `device` is named.
-        model: on the meta device, as `build_on_meta` gives it.
-        plan: of the adapter, for this model.
-        length: tokens of the longest row; `train.max_length`, which bounds it, where it is not known.
-        supervised: of them, those with a loss; all, which bounds it, where it is not known.
-        device: plan as if on this one.
-    """
-    step = step_spec_of(config, device=device, length=length, supervised=supervised)
-    return memory_of(step, survey(model), plan)
-
-
-def memory_of(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> MemoryEstimate:
-    """Peak memory of a run: the largest of three phases."""
+def estimate_memory(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> MemoryEstimate:
+    """Peak memory of a run, nothing of which is loaded: the largest of three phases."""
     adapter = loras(plan, dims)
-    numbers = sum(sum(one.tensors) for one in adapter)
-    tensors = [count for one in adapter for count in one.tensors]
+    tensors = [numbers for one in adapter for numbers in one.tensors]
+    quantized = [one.parameters for one in quantized_matrices(dims, step)]
     same_file = dims.checkpoint_width == step.width
-    file = dims.parameters * dims.checkpoint_width
-    quantized = quantized_matrices(dims, step)
     still = {
         "weights": weights_bytes(dims, step),
         # unquantized weights are the file's own pages; of quantized ones, the pages that were read stay mapped
-        "mapped": 0 if step.on_cuda or not same_file else sum(one.parameters for one in quantized) * step.width,
-        "adapter": FLOAT32 * numbers,
-        "gradients": FLOAT32 * numbers,
+        "mapped": 0 if step.on_cuda or not same_file else sum(quantized) * step.width,
+        "adapter": FLOAT32 * sum(tensors),
+        "gradients": FLOAT32 * sum(tensors),
         "optimizer": optimizer_bytes(tensors, step.optimizer),
         "baseline": 0 if step.on_cuda else LIBRARIES + TOKENIZER * dims.head.d_out,
     }
+    # what quantizing leaves in the heap, for others to use
+    holes = 0 if step.on_cuda else min(HOLES, FLOAT32 * sum(quantized))
     kept = saved(dims, step, adapter, plan.lora_dropout)
-    phases = (
-        _training(step, dims, adapter, kept, still),
-        _evaluation(step, dims, adapter, kept, still),
-        _loading(step, dims, still, 0 if same_file else file),
-    )
-    return max(phases, key=lambda phase: phase.total)
+    # when the last weight is there, and the file's, if they are held in another number format
+    copies = max(quantized, default=0) * (step.width if step.on_cuda else QUANTIZING)
+    read = 0 if step.on_cuda or same_file else dims.parameters * dims.checkpoint_width
+    nothing_yet = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
+    loading = nothing_yet | {"mapped": still["mapped"] + read, "activations": copies + holes}
+    phases = {
+        "training": _training(step, dims, adapter, kept, holes),
+        "evaluation": _evaluation(step, dims, adapter, kept, holes),
+        "loading": loading,
+    }
+    estimates = [MemoryEstimate(**still | parts, phase=phase, step=step) for phase, parts in phases.items()]
+    return max(estimates, key=lambda estimate: estimate.total)
 
 
 def _training(
-    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
-) -> MemoryEstimate:
+    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], holes: int
+) -> dict[str, int]:
     """At the beginning of a backward pass: everything that was kept, and the logits or what a layer needs."""
     logits = resident(training_logits(dims, step, adapter), step.device)
     layer = resident(passing(dims, step, adapter), step.device)
     activations = resident(kept, step.device)
     if logits < layer:
         activations, logits = activations + layer, 0
-    activations = max(activations, _holes(dims, step))
-    return MemoryEstimate(**still, activations=activations, logits=logits, phase="training", step=step)
+    return {"activations": max(activations, holes), "logits": logits}
 
 
 def _evaluation(
-    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], still: dict[str, int]
-) -> MemoryEstimate:
+    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], holes: int
+) -> dict[str, int]:
     """At the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it."""
-    batch = dataclasses.replace(step, batch_size=evaluated_rows(step))
-    layer, logits = passing(dims, batch, adapter), evaluation_logits(dims, step)
     device = step.device
-    heap = max(lasting(kept, device), lasting(layer + logits, device), _holes(dims, step))
-    return MemoryEstimate(
-        **still,
-        activations=heap + resident(layer, device) - lasting(layer, device),
-        logits=resident(logits, device) - lasting(logits, device),
-        phase="evaluation",
-        step=step,
-    )
-
-
-def _loading(step: StepSpec, dims: ModelDims, still: dict[str, int], file: int) -> MemoryEstimate:
-    """When the last weight is there: `file` bytes were read that are held in another number format."""
-    largest = max((one.parameters for one in quantized_matrices(dims, step)), default=0)
-    copies = largest * (step.width if step.on_cuda else QUANTIZING)
-    nothing_yet = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
-    mapped = still["mapped"] + (0 if step.on_cuda else file)
-    return MemoryEstimate(
-        **still | nothing_yet | {"mapped": mapped},
-        activations=copies + _holes(dims, step),
-        phase="loading",
-        step=step,
-    )
-
-
-def _holes(dims: ModelDims, step: StepSpec) -> int:
-    """What quantizing leaves in the heap, for others to use."""
-    numbers = sum(one.parameters for one in quantized_matrices(dims, step))
-    return 0 if step.on_cuda else min(HOLES, FLOAT32 * numbers)
+    layer, logits = passing(dims, step.evaluation, adapter), forward_logits(dims, step.evaluation)
+    heap = max(lasting(kept, device), lasting(layer + logits, device), holes)
+    layer_bytes, logits_bytes = (resident(blocks, device) - lasting(blocks, device) for blocks in (layer, logits))
+    return {"activations": heap + layer_bytes, "logits": logits_bytes}

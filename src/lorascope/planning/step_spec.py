@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lorascope.config.machine import optimizer, resolve
 from lorascope.config.schema import Attention, Device, Dtype, EvaluationConfig, RunConfig, Scheme, TrainConfig
 from lorascope.planning.model_dims import INTO_ATTENTION, Matrix, ModelDims
-from lorascope.targets.plan import PlannedModule, TargetPlan
+from lorascope.targets.plan import TargetPlan
 
 # On a CPU, glibc serves blocks below 32 MiB (DEFAULT_MMAP_THRESHOLD_MAX) from a heap that does not fit torch's aligned
 # blocks into the holes that they leave, and gives nothing back. Measured at six settings of two models, as the peak
@@ -84,6 +84,11 @@ class StepSpec:
         return self.batch_size * self.length
 
     @property
+    def evaluation(self) -> StepSpec:
+        """The largest batch of an evaluation."""
+        return replace(self, batch_size=max(1, self.evaluated // self.length))
+
+    @property
     def padded(self) -> bool:
         """Whether some row is shorter, so that attention gets a mask; for one row alone there is none."""
         return self.batch_size > 1
@@ -103,7 +108,7 @@ def step_spec_of(
     config = resolve(config, device or config.device)
     train = config.train
     length = min(length or train.max_length, train.max_length)
-    checkpointing = train.sft.get(CHECKPOINTING, train.sft.get(CHECKPOINTING_BEFORE))
+    checkpointing = train.sft.get(CHECKPOINTING)
     return StepSpec(
         device=config.device,
         dtype=config.model.dtype,
@@ -142,46 +147,33 @@ class Lora:
     layer: int  # -1 outside the blocks
     stage: int
     d_in: int
-    d_out: int  # of the whole weight
-    rank: int
-    stored: int  # experts
-    dora: bool
-    rebased: bool  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
-    bias: int = 0  # numbers of the bias
+    d_out: int  # of the whole weight, or of the bias
+    rank: int = 0
+    stored: int = 1  # experts
+    dora: bool = False
+    rebased: bool = False  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
 
     @property
     def tensors(self) -> tuple[int, ...]:
         """Numbers in A and in B, or in the bias."""
-        if self.bias:
-            return (self.bias,)
+        if not self.rank:
+            return (self.d_out,)
         return self.stored * self.rank * self.d_in, self.stored * self.rank * self.d_out
 
 
 def loras(plan: TargetPlan, dims: ModelDims) -> list[Lora]:
     """The LoRAs of a plan, in its order, and its biases."""
-    parts: dict[str, list[PlannedModule]] = {}
-    for part in plan.modules:
-        parts.setdefault(part.module, []).append(part)
     found = []
-    for module, its in parts.items():
-        part, weight = its[0], dims.by_name.get(module)
-        found.append(
-            Lora(
-                name=module,
-                layer=part.layer,
-                stage=weight.stage if weight else INTO_ATTENTION,
-                d_in=part.d_in,
-                d_out=weight.d_out if weight else part.d_out,
-                rank=sum(one.rank for one in its),
-                stored=weight.stored if weight else 1,
-                dora=part.dora,
-                rebased=part.dora and plan.lora_dropout > 0,
-            )
-        )
+    for site in plan.sites:
+        part = site.parts[0]
+        # a table of embeddings is no product's weight
+        weight = dims.by_name.get(site.module) or Matrix(site.module, -1, (), INTO_ATTENTION, part.d_in, part.d_out)
+        rebased = part.dora and plan.lora_dropout > 0
+        size = (part.d_in, weight.d_out, site.rank, weight.stored)
+        found.append(Lora(site.module, part.layer, weight.stage, *size, part.dora, rebased))
     for term in plan.biases:
-        weight = dims.by_name.get(term.module)
-        stage = weight.stage if weight else INTO_ATTENTION
-        found.append(Lora(term.module, term.layer, stage, 0, term.size, 0, 1, False, False, term.size))
+        stage = dims.by_name[term.module].stage if term.module in dims.by_name else INTO_ATTENTION
+        found.append(Lora(term.module, term.layer, stage, 0, term.size))
     return found
 
 
@@ -205,24 +197,20 @@ SMALLEST_8BIT = 4096
 STATES = {"sgd": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1, "paged_lion_32bit": 1, "adafactor": 0}
 
 
-def quantized_bytes(matrix: Matrix, scheme: Scheme, double_quant: bool) -> int:
-    """Bytes of a weight that bitsandbytes holds, with all that it needs to be read again."""
-    if scheme is Scheme.int8:
-        return matrix.parameters + FLOAT32 * matrix.d_out
-    blocks = -(-matrix.parameters // BLOCK)
-    statistics = blocks + FLOAT32 * -(-blocks // BLOCK_OF_BLOCKS) + CODES if double_quant else FLOAT32 * blocks + 64
-    return -(-matrix.parameters // 2) + statistics
-
-
 def weights_bytes(dims: ModelDims, step: StepSpec) -> int:
     """Bytes of the base as it is held: what is not quantized has the base's dtype."""
     quantized = quantized_matrices(dims, step)
     kept = dims.parameters - sum(one.parameters for one in quantized)
-    return (
-        sum(quantized_bytes(one, step.scheme, step.double_quant) for one in quantized)
-        + kept * step.width
-        + dims.buffer_bytes
-    )
+    return sum(_quantized_bytes(one, step) for one in quantized) + kept * step.width + dims.buffer_bytes
+
+
+def _quantized_bytes(matrix: Matrix, step: StepSpec) -> int:
+    """Of a weight that bitsandbytes holds, with all that it needs to be read again."""
+    if step.scheme is Scheme.int8:
+        return matrix.parameters + FLOAT32 * matrix.d_out
+    blocks = -(-matrix.parameters // BLOCK)
+    double = blocks + FLOAT32 * -(-blocks // BLOCK_OF_BLOCKS) + CODES
+    return -(-matrix.parameters // 2) + (double if step.double_quant else FLOAT32 * blocks + 64)
 
 
 def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
