@@ -42,25 +42,25 @@ def load_base(config: RunConfig) -> Base:
     Raises:
         ModelError: when the model cannot be had.
     """
+    import torch
+
     path, revision = _where(config.model)
-    local = is_local(path.path or "")
     tokenizer = load_tokenizer(config.model)
     attention = config.model.attention
     architecture = load_architecture(dataclasses.replace(path, architecture={}))[0]  # not as a preset has it
     check_checkpoint(architecture, f"model.path={path.path}")
     check_scheme(config, architecture)
-    dtype = torch_dtype(config.model)
-    quantization = quantization_config(config.quantization, config.model)
-    options = {"quantization_config": quantization}
+    dtype: torch.dtype = getattr(torch, str(config.model.dtype))
+    quantization = _quantization_config(config.quantization, dtype)
+    options: dict[str, Any] = {"quantization_config": quantization}
     if stored_scheme(architecture):
         options = {}  # transformers reads the settings from the checkpoint
     elif method_of(architecture):
         path, found = in_full(path, architecture, dtype, to_disk=quantization is not None)
-        local, options = is_local(path.path or ""), options | found
+        options |= found
     model, loaded = from_hub(
         model_class(architecture).from_pretrained,
         path,
-        local=local,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told below, by name
         dtype=dtype,
@@ -70,14 +70,14 @@ def load_base(config: RunConfig) -> Base:
         **options,
     )
     _check_loaded(loaded, path)
-    keep_weights_as_they_are(model)
-    if stored_scheme(architecture):
-        compute_in(model, dtype)
+    _set_4_bit_modules(model, dtype)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
     check_causal(model, f"model.path={path.path}")
-    return Base(model, tokenizer, revision or _commit(path) or "local", method_of(architecture))
+    # the commit that a hub's model was loaded from: its folder in the cache is called so
+    commit = None if is_local(path.path or "") else base_folder(path)
+    return Base(model, tokenizer, revision or (commit.name if commit else "local"), method_of(architecture))
 
 
 PROBED = 16  # tokens
@@ -152,7 +152,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path, _ = _where(model)
-    return _padding(from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or "")), path)
+    return _padding(from_hub(AutoTokenizer.from_pretrained, path), path)
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -167,11 +167,8 @@ def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrain
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise ModelError(
-            f"model.path={model.path}",
-            "its tokenizer names no token that ends a text.",
-            "Add eos_token: tokenizer_config.json",
-        )
+        what = "its tokenizer names no token that ends a text."
+        raise ModelError(f"model.path={model.path}", what, "Add eos_token: tokenizer_config.json")
     return tokenizer
 
 
@@ -212,21 +209,7 @@ def base_folder(model: ModelConfig) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _commit(model: ModelConfig) -> str:
-    """The commit that a hub's model was loaded from: its folder in the cache is called so."""
-    folder = None if is_local(model.path or "") else base_folder(model)
-    return folder.name if folder else ""
-
-
-def torch_dtype(model: ModelConfig) -> torch.dtype:
-    """The base's torch dtype; `model.dtype` is resolved."""
-    import torch
-
-    dtype: torch.dtype = getattr(torch, str(model.dtype))
-    return dtype
-
-
-def quantization_config(quantization: QuantizationConfig, model: ModelConfig) -> BitsAndBytesConfig | None:
+def _quantization_config(quantization: QuantizationConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     """bitsandbytes' settings: QLoRA's NF4 with double quantization (arXiv:2305.14314), or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
@@ -235,36 +218,28 @@ def quantization_config(quantization: QuantizationConfig, model: ModelConfig) ->
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=quantization.double_quant,
-            bnb_4bit_compute_dtype=torch_dtype(model),
+            bnb_4bit_compute_dtype=dtype,
         )
-    if quantization.scheme is Scheme.int8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
+    return BitsAndBytesConfig(load_in_8bit=True) if quantization.scheme is Scheme.int8 else None
 
 
-def keep_weights_as_they_are(model: Any) -> None:
-    """Forbid bitsandbytes to repack 4-bit weights in place.
+def _set_4_bit_modules(model: Any, dtype: torch.dtype) -> None:
+    """Forbid bitsandbytes to repack weights in place, and let stored ones compute in the run's dtype.
 
     On CPUs with AVX512-BF16 any forward without gradients repacks them for its own kernel; the backward of a
-    training that follows then finds no weights that it can read.
+    training that follows then finds no weights that it can read. Who has quantized them had a dtype of their own.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def compute_in(model: Any, dtype: torch.dtype) -> None:
-    """Let stored 4-bit weights compute in the run's dtype, not in that of who has quantized them."""
-    for module in model.modules():
         if hasattr(module, "compute_dtype") and hasattr(module, "quant_state"):
             module.compute_dtype, module.compute_type_is_set = dtype, True
 
 
 def quantized_modules(model: Any) -> int:
     """How many linear modules and stacks of experts hold bitsandbytes weights."""
-    linear = sum(type(module).__module__.startswith("bitsandbytes.nn.modules") for module in model.modules())
-    stacks = sum(type(module).__name__ == "Bnb4bitParametrization" for module in model.modules())
-    return linear + stacks
+    kinds = ("bitsandbytes.nn.modules", "bitsandbytes.nn.parametrize")
+    return sum(type(module).__module__.startswith(kinds) for module in model.modules())
 
 
 def check_quantized(model: Any, scheme: Scheme) -> None:
