@@ -125,36 +125,29 @@ def reachable(model: ModelConfig) -> bool:
 
 def explain(error: Exception, model: ModelConfig) -> ModelError:
     """The hub's refusal in the user's words."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
+    chain: list[BaseException] = [error]
+    while (link := chain[-1].__cause__ or chain[-1].__context__) and link not in chain:
         chain.append(link)
-        link = link.__cause__ or link.__context__
     place = f"model={model.name}" if model.name != "hf" else f"model.path={model.path}"
     refusals = {
-        GatedRepoError: (
+        errors.GatedRepoError: (
             place,
             f"the hub says that {model.path} is gated, and this machine's token has no access.",
             f"Accept its licence on the model's page, then set HF_TOKEN. {PLAN_HINT}",
         ),
-        RevisionNotFoundError: (
+        errors.RevisionNotFoundError: (
             "model.revision",
             f"{model.path} has no revision '{model.revision}'.",
             "Take main.",
         ),
-        RepositoryNotFoundError: (
+        errors.RepositoryNotFoundError: (
             place,
             f"the hub knows no model {model.path}, or it is private.",
             "Check the id; for a private one set HF_TOKEN.",
         ),
-        HFValidationError: (place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER."),
+        errors.HFValidationError: (place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER."),
     }
     for kind, refusal in refusals.items():
         if any(isinstance(link, kind) for link in chain):

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-TOKENIZER = "tokenizer_config.json"  # of a hub's model: is in the cache where its tokenizer is
-
-
 @dataclass(frozen=True)
 class Base:
     """A frozen base model, ready to be read or given an adapter."""
@@ -174,18 +171,12 @@ def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrain
 
 def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer where it can be had in seconds; None where it is elsewhere or broken."""
-    from huggingface_hub import try_to_load_from_cache
-
     try:
         if model.package:
             return load_tokenizer(model) if is_unpacked(model) else _padding(packed_tokenizer(model), model)
-        path = model.path or ""
-        if not is_local(path):
-            cached = try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
-            if not isinstance(cached, str):
-                return None
-            model = dataclasses.replace(model, path=str(Path(cached).parent))  # as a folder: no network is asked
-        return load_tokenizer(model)
+        folder = _local_folder(model, "tokenizer_config.json")
+        # as a folder: no network is asked
+        return load_tokenizer(dataclasses.replace(model, path=os.path.abspath(folder))) if folder else None
     except ModelError:
         return None  # the run says what is wrong
 
@@ -199,13 +190,17 @@ def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
 
 def base_folder(model: ModelConfig) -> Path | None:
     """The local folder with the base's weights in full precision, after it was loaded; None where there is none."""
+    return _local_folder(_where(model)[0], "config.json")
+
+
+def _local_folder(model: ModelConfig, file: str) -> Path | None:
+    """A local model's folder, or the folder of a hub's model in the cache, if this file is there."""
     from huggingface_hub import try_to_load_from_cache
 
-    where, _ = _where(model)
-    assert where.path
-    if is_local(where.path):
-        return Path(os.path.expanduser(where.path))
-    found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
+    path = model.path or ""
+    if is_local(path):
+        return Path(os.path.expanduser(path))
+    found = try_to_load_from_cache(path, file, revision=model.revision)
     return Path(found).parent if isinstance(found, str) else None
 
 

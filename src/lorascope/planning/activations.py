@@ -36,18 +36,19 @@ def layer_blocks(
 ) -> list[MemoryBlock]:
     """What one layer keeps; the first that is adapted, whose input has no gradient, keeps a little less than this."""
     tokens, width = step.tokens, step.width
-    blocks = [MemoryBlock("norm", tokens * norm.width * (FLOAT32 if norm.upcast else width)) for norm in layer.norms]
-    if layer.attends:
-        blocks += attention_blocks(layer, dims, step)
-    kept = GATED if layer.gated else KEPT_BY.get(dims.activation, 1)
-    blocks.append(MemoryBlock("ffn", tokens * layer.inner * width, kept))
-    # of a mixture, the experts' inputs, and their outputs that the router's weights multiply
-    blocks.append(MemoryBlock("experts", tokens * layer.routed * dims.hidden * width, 2))
-    blocks.append(MemoryBlock("dropout", tokens * dims.hidden * _noise(step, width), layer.dropouts))
-    if step.scheme is Scheme.int8:  # unlike all others, its product keeps its input
-        blocks.append(MemoryBlock("int8 input", tokens * dims.hidden * width, 2))
-        blocks.append(MemoryBlock("int8 input", tokens * layer.inner * width))
-    return blocks + [block for one in adapter for block in adapter_blocks(one, step, dropout)]
+    stream, inner = tokens * dims.hidden, tokens * layer.inner * width
+    int8 = step.scheme is Scheme.int8  # unlike all others, its product keeps its input
+    return [
+        *(MemoryBlock("norm", tokens * norm.width * (FLOAT32 if norm.upcast else width)) for norm in layer.norms),
+        *(attention_blocks(layer, dims, step) if layer.attends else ()),
+        MemoryBlock("ffn", inner, GATED if layer.gated else KEPT_BY.get(dims.activation, 1)),
+        # of a mixture, the experts' inputs, and their outputs that the router's weights multiply
+        MemoryBlock("experts", stream * layer.routed * width, 2),
+        MemoryBlock("dropout", stream * _noise(step, width), layer.dropouts),
+        MemoryBlock("int8 input", stream * width, 2 * int8),
+        MemoryBlock("int8 input", inner, int8),
+        *(block for one in adapter for block in adapter_blocks(one, step, dropout)),
+    ]
 
 
 def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[MemoryBlock]:
@@ -81,43 +82,38 @@ def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[Memo
 
 def adapter_blocks(one: Lora, step: StepSpec, dropout: float) -> list[MemoryBlock]:
     """A's input in float32, the dropout's noise, and B's input."""
-    inputs = step.tokens * one.d_in
-    blocks = [
+    inputs, weight = step.tokens * one.d_in, one.d_in * one.d_out
+    in_float32 = step.scheme is Scheme.none and step.width == FLOAT32
+    return [
         MemoryBlock("adapter input", inputs * FLOAT32),
         MemoryBlock("adapter rank", step.tokens * one.rank * FLOAT32),
+        MemoryBlock("adapter noise", inputs * _noise(step, FLOAT32), dropout > 0),
+        # the magnitudes multiply what the base and the adapter give
+        MemoryBlock("dora", step.tokens * one.d_out * FLOAT32, 2 * one.dora),
+        MemoryBlock("base in float32", weight * FLOAT32, one.rebased and not in_float32),
+        # PEFT adds B A to the whole stack, and the backward needs the sum
+        MemoryBlock("adapted experts", one.stored * weight * step.width, one.stored > 1),
     ]
-    if dropout:
-        blocks.append(MemoryBlock("adapter noise", inputs * _noise(step, FLOAT32)))
-    if one.dora:  # the magnitudes multiply what the base and the adapter give
-        blocks.append(MemoryBlock("dora", step.tokens * one.d_out * FLOAT32, 2))
-    if one.rebased and (step.scheme is not Scheme.none or step.width < FLOAT32):
-        blocks.append(MemoryBlock("base in float32", one.d_in * one.d_out * FLOAT32))
-    if one.stored > 1:  # PEFT adds B A to the whole stack, and the backward needs the sum
-        blocks.append(MemoryBlock("adapted experts", one.stored * one.d_in * one.d_out * step.width))
-    return blocks
 
 
 def passing(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[MemoryBlock]:
     """What the computation of one layer needs besides, for a moment."""
-    tokens, width = step.tokens, step.width
-    inside = [one for one in adapter if one.layer >= 0]
-    blocks = [
-        MemoryBlock("ffn", tokens * max((layer.inner for layer in dims.layers), default=0) * width, 3),
-        MemoryBlock("stream", tokens * dims.hidden * FLOAT32, 2),
-        MemoryBlock("adapter input", tokens * max((one.d_in for one in inside), default=0) * FLOAT32, 2),
-    ]
-    if step.attention is Attention.eager:
-        square = step.batch_size * dims.heads * step.length**2
-        blocks.append(MemoryBlock("probabilities", square * FLOAT32, 2))
-    if quantized := quantized_matrices(dims, step):  # in the base's dtype while it is multiplied
-        blocks.append(MemoryBlock("dequantized weight", max(one.d_in * one.d_out for one in quantized) * width))
+    tokens, inside = step.tokens, [one for one in adapter if one.layer >= 0]
+    inner = max((layer.inner for layer in dims.layers), default=0)
+    widest = max((one.d_in for one in inside), default=0)
+    square = step.batch_size * dims.heads * step.length**2
+    quantized = max((one.d_in * one.d_out for one in quantized_matrices(dims, step)), default=0)
     # PEFT multiplies A and B themselves for a stack of experts, and for DoRA's norms with an identity before them
-    stacks = [one.stored * one.d_in * one.d_out for one in inside if one.stored > 1 or one.dora]
-    identities = [one.d_in**2 for one in inside if one.dora]
+    stack = max((one.stored * one.d_in * one.d_out for one in inside if one.stored > 1 or one.dora), default=0)
+    identity = max((one.d_in**2 for one in inside if one.dora), default=0)
     return [
-        *blocks,
-        MemoryBlock("adapter product", max(stacks, default=0) * FLOAT32, 2),
-        MemoryBlock("identity", max(identities, default=0) * FLOAT32),
+        MemoryBlock("ffn", tokens * inner * step.width, 3),
+        MemoryBlock("stream", tokens * dims.hidden * FLOAT32, 2),
+        MemoryBlock("adapter input", tokens * widest * FLOAT32, 2),
+        MemoryBlock("probabilities", square * FLOAT32, 2 * (step.attention is Attention.eager)),
+        MemoryBlock("dequantized weight", quantized * step.width),  # the base's dtype, while it is multiplied
+        MemoryBlock("adapter product", stack * FLOAT32, 2),
+        MemoryBlock("identity", identity * FLOAT32),
     ]
 
 
@@ -135,8 +131,7 @@ TILE_TOKENS, TILE_ENTRIES = 4096, 32768
 def training_logits(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[MemoryBlock]:
     """At the loss of a batch and the beginning of its backward."""
     losses = step.batch_size * step.supervised
-    head_adapted = any(one.name == dims.head.name for one in adapter)
-    if step.on_cuda and not head_adapted:
+    if step.on_cuda and not any(one.name == dims.head.name for one in adapter):
         tile = min(losses, TILE_TOKENS) * min(dims.head.d_out, TILE_ENTRIES)
         return [MemoryBlock("tile", tile * step.width), MemoryBlock("gradient", losses * dims.hidden * FLOAT32, 2)]
     # log-probabilities and, in the backward, two gradients of them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from lorascope.config.schema import Device, RunConfig
@@ -97,13 +98,12 @@ def suggestions(config: RunConfig, dims: ModelDims, plan: TargetPlan, gpu_memory
     config = with_checkpointing(config, dims, plan, gpu_memory, device=Device.cuda, **row)
     now = step_spec_of(config, device=Device.cuda, **row)
     effective = now.batch_size * now.accumulation
+    sizes = [size for size in range(1, effective + 1) if effective % size == 0]
     found = []
-    for batch_size in (size for size in range(1, effective + 1) if effective % size == 0):
-        for checkpointing in (False, True):
-            step = replace(now, batch_size=batch_size, checkpointing=checkpointing)
-            step = replace(step, accumulation=effective // batch_size)
-            memory = estimate_memory(step, dims, plan)
-            found.append(Suggestion(step, memory.total, fits(memory, gpu_memory), current=step == now))
+    for size, checkpointing in product(sizes, (False, True)):
+        step = replace(now, batch_size=size, accumulation=effective // size, checkpointing=checkpointing)
+        memory = estimate_memory(step, dims, plan)
+        found.append(Suggestion(step, memory.total, fits(memory, gpu_memory), current=step == now))
     return sorted(found, key=_order)
 
 

@@ -9,8 +9,6 @@ from lorascope.planning.activations import forward_logits, passing, saved, train
 from lorascope.planning.model_dims import ModelDims
 from lorascope.planning.step_spec import (
     FLOAT32,
-    Lora,
-    MemoryBlock,
     StepSpec,
     lasting,
     loras,
@@ -85,7 +83,7 @@ class MemoryEstimate:
 
 def estimate_memory(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> MemoryEstimate:
     """Peak memory of a run, nothing of which is loaded: the largest of three phases."""
-    adapter = loras(plan, dims)
+    adapter, device, evaluation = loras(plan, dims), step.device, step.evaluation
     tensors = [numbers for one in adapter for numbers in one.tensors]
     quantized = [one.parameters for one in quantized_matrices(dims, step)]
     same_file = dims.checkpoint_width == step.width
@@ -100,39 +98,22 @@ def estimate_memory(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> Memory
     }
     # what quantizing leaves in the heap, for others to use
     holes = 0 if step.on_cuda else min(HOLES, FLOAT32 * sum(quantized))
-    kept = saved(dims, step, adapter, plan.lora_dropout)
     # when the last weight is there, and the file's, if they are held in another number format
     copies = max(quantized, default=0) * (step.width if step.on_cuda else QUANTIZING)
     read = 0 if step.on_cuda or same_file else dims.parameters * dims.checkpoint_width
-    nothing_yet = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
-    loading = nothing_yet | {"mapped": still["mapped"] + read, "activations": copies + holes}
-    phases = {
-        "training": _training(step, dims, adapter, kept, holes),
-        "evaluation": _evaluation(step, dims, adapter, kept, holes),
-        "loading": loading,
-    }
+    loading = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
+    loading |= {"mapped": still["mapped"] + read, "activations": copies + holes}
+    # at the beginning of a backward pass: everything that was kept, and the logits or what a layer needs
+    kept = saved(dims, step, adapter, plan.lora_dropout)
+    logits = resident(training_logits(dims, step, adapter), device)
+    layer = resident(passing(dims, step, adapter), device)
+    activations = resident(kept, device) + (layer if logits < layer else 0)
+    training = {"activations": max(activations, holes), "logits": 0 if logits < layer else logits}
+    # at the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it
+    blocks = passing(dims, evaluation, adapter), forward_logits(dims, evaluation)
+    heap = max(lasting(kept, device), lasting([*blocks[0], *blocks[1]], device), holes)
+    layer, logits = (resident(those, device) - lasting(those, device) for those in blocks)
+    evaluating = {"activations": heap + layer, "logits": logits}
+    phases = {"training": training, "evaluation": evaluating, "loading": loading}
     estimates = [MemoryEstimate(**still | parts, phase=phase, step=step) for phase, parts in phases.items()]
     return max(estimates, key=lambda estimate: estimate.total)
-
-
-def _training(
-    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], holes: int
-) -> dict[str, int]:
-    """At the beginning of a backward pass: everything that was kept, and the logits or what a layer needs."""
-    logits = resident(training_logits(dims, step, adapter), step.device)
-    layer = resident(passing(dims, step, adapter), step.device)
-    activations = resident(kept, step.device)
-    if logits < layer:
-        activations, logits = activations + layer, 0
-    return {"activations": max(activations, holes), "logits": logits}
-
-
-def _evaluation(
-    step: StepSpec, dims: ModelDims, adapter: list[Lora], kept: list[MemoryBlock], holes: int
-) -> dict[str, int]:
-    """At the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it."""
-    device = step.device
-    layer, logits = passing(dims, step.evaluation, adapter), forward_logits(dims, step.evaluation)
-    heap = max(lasting(kept, device), lasting(layer + logits, device), holes)
-    layer_bytes, logits_bytes = (resident(blocks, device) - lasting(blocks, device) for blocks in (layer, logits))
-    return {"activations": heap + layer_bytes, "logits": logits_bytes}

@@ -34,8 +34,7 @@ def show_run_plan(out: Console, plan: RunPlan) -> None:
         )
         return
     show_plan(out, plan.target, plan.modules)
-    for line in lines(plan.memory, plan.compute):
-        out.print(line)
+    out.print(*lines(plan.memory, plan.compute), sep="\n")
 
 
 def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class MemoryBlock(NamedTuple):
 
     what: str
     size: float  # bytes of each
-    copies: float = 1
+    copies: float = 1  # 0 where a step has none
 
 
 def total(blocks: Iterable[MemoryBlock]) -> float:
@@ -30,14 +30,13 @@ def total(blocks: Iterable[MemoryBlock]) -> float:
     return sum(block.size * block.copies for block in blocks)
 
 
-def resident(blocks: Iterable[MemoryBlock], device: Device) -> int:
+def resident(blocks: Collection[MemoryBlock], device: Device) -> int:
     """Bytes of memory that they take on a device."""
-    blocks = list(blocks)
     large = total(block for block in blocks if block.size >= MAPPED or device is not Device.cpu)
     return round(large) + lasting(blocks, device)
 
 
-def lasting(blocks: Iterable[MemoryBlock], device: Device) -> int:
+def lasting(blocks: Collection[MemoryBlock], device: Device) -> int:
     """Of these bytes, those that the process keeps when the tensors are gone."""
     return round(HEAP * total(block for block in blocks if block.size < MAPPED)) if device is Device.cpu else 0
 
@@ -221,12 +220,7 @@ def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
 
 
 def optimizer_bytes(tensors: Iterable[int], optimizer: str) -> int:
-    """Bytes of an optimizer's state.
-
-    Args:
-        tensors: how many numbers each trained tensor has.
-        optimizer: as transformers' `optim` names it.
-    """
+    """Bytes of the state for tensors of so many numbers; `optimizer` as transformers' `optim` names it."""
     if "8bit" in optimizer:
         moments = 1 if "lion" in optimizer else 2
         return sum(
