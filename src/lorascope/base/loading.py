@@ -154,18 +154,15 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer with a token to pad with, and a template that is taken without a name."""
-    templates = tokenizer.chat_template
+    templates, place = tokenizer.chat_template, f"model.path={model.path}"
     if isinstance(templates, dict) and "default" not in templates:
-        raise ModelError(
-            f"model.path={model.path}",
-            f"its tokenizer has several chat templates ({', '.join(templates)}), and none is called default.",
-            "Save the one that is meant as chat_template.jinja in the model's folder.",
-        )
+        what = f"its tokenizer has several chat templates ({', '.join(templates)}), and none is called default."
+        raise ModelError(place, what, "Save the one that is meant as chat_template.jinja in the model's folder.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         what = "its tokenizer names no token that ends a text."
-        raise ModelError(f"model.path={model.path}", what, "Add eos_token: tokenizer_config.json")
+        raise ModelError(place, what, "Add eos_token: tokenizer_config.json")
     return tokenizer
 
 

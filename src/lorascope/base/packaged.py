@@ -119,7 +119,6 @@ def _explained(model: ModelConfig, what: str, remedy: str) -> Iterator[None]:
 
 
 def _source(model: ModelConfig) -> Path:
-    """The package's file."""
     assert model.package
     assert model.package_file
     spec, place = importlib.util.find_spec(model.package), f"model={model.name}"

@@ -52,9 +52,9 @@ class Seal:
 
 def _items(one: dict[Any, Any] | set[Any] | list[Any]) -> Any:
     """What tells whether a container holds the very same things; tensors cannot be asked whether they are equal."""
-    if isinstance(one, dict):
-        return [(key, id(value)) for key, value in one.items()]
-    return one if isinstance(one, set) else [id(value) for value in one]
+    if isinstance(one, set):
+        return one
+    return [(key, id(value)) for key, value in (one.items() if isinstance(one, dict) else enumerate(one))]
 
 
 def _settings(model: Any) -> Iterator[Any]:

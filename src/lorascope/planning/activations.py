@@ -56,10 +56,11 @@ def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[Memo
     tokens, width = step.tokens, step.width
     square = step.batch_size * dims.heads * step.length**2
     eager, sdpa = step.attention is Attention.eager, step.attention is Attention.sdpa
+    masked = sdpa and step.batch_size > 1  # some row is shorter
     # torch's own CPU kernel has no dropout, and one width for keys and values
     written = sdpa and not step.on_cuda and (dims.attention_dropout or dims.key_width != dims.value_width)
     # keys and values are repeated for the heads that share them in eager attention, and where there is a mask
-    repeats = (eager or (sdpa and step.padded)) and dims.kv_heads < dims.heads
+    repeats = (eager or masked) and dims.kv_heads < dims.heads
     heads = dims.heads if repeats else dims.kv_heads
     each = FLOAT32 if written else width
     queries, keys = tokens * dims.queries * each, tokens * heads * dims.key_width * each
@@ -75,7 +76,7 @@ def attention_blocks(layer: Layer, dims: ModelDims, step: StepSpec) -> list[Memo
     else:
         blocks.append(MemoryBlock("attended", tokens * dims.attended * width))
         blocks.append(MemoryBlock("log-sums", tokens * dims.heads * FLOAT32))
-    if sdpa and step.padded:
+    if masked:
         blocks.append(MemoryBlock("mask", tokens * step.length * width))
     return blocks
 

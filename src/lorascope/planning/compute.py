@@ -17,19 +17,12 @@ BEFORE_ALL = INTO_ATTENTION - 1
 
 @dataclass(frozen=True)
 class ComputeEstimate:
-    """Floating-point operations of a training, evaluations and optimizer aside.
+    """Floating-point operations of a training, evaluations and optimizer aside."""
 
-    Args:
-        forward: for a token, at the length that it was estimated for.
-        backward: for a token, with what checkpointing computes again.
-        step_tokens: tokens of an optimizer's step, padding included.
-        run_tokens: tokens of the training; None where neither steps nor rows are known.
-    """
-
-    forward: float
-    backward: float
-    step_tokens: int
-    run_tokens: int | None
+    forward: float  # for a token, at the length that it was estimated for
+    backward: float  # for a token, with what checkpointing computes again
+    step_tokens: int  # of an optimizer's step, padding included
+    run_tokens: int | None  # of the training; None where neither steps nor rows are known
 
     @property
     def total(self) -> float:
@@ -62,8 +55,6 @@ def estimate_compute(step: StepSpec, dims: ModelDims, plan: TargetPlan, in_run: 
 
     Args:
         step: its length is the mean one, for attention and the size of a step.
-        dims: of the model.
-        plan: of the adapter, for this model.
         in_run: tokens of the training, as `run_tokens` gives them.
     """
     adapter = loras(plan, dims)

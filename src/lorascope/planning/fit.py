@@ -68,8 +68,6 @@ def with_checkpointing(
 
     Args:
         config: resolved, unless `device` is named.
-        dims: of the model.
-        plan: of the adapter, for this model.
         gpu_memory: bytes that the run may take, of a GPU that others use as well the free ones; None where they are
             not known, or it is not the GPU's that count.
         row: device, length and supervised, as `step_spec_of` takes them.
@@ -90,8 +88,6 @@ def suggestions(config: RunConfig, dims: ModelDims, plan: TargetPlan, gpu_memory
 
     Args:
         config: of the run, for whatever device; it is planned as if on CUDA.
-        dims: of the model.
-        plan: of the adapter, for this model.
         gpu_memory: bytes, all of the GPU's, or the free ones.
         row: length and supervised, as `step_spec_of` takes them.
     """

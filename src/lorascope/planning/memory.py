@@ -30,31 +30,18 @@ QUANTIZING, HOLES = 14, 250 * 2**20
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes at the peak of the phase that needs most.
+    """Bytes at the peak of the phase that needs most."""
 
-    Args:
-        weights: the base, quantized or not.
-        mapped: the file of a base that is quantized on a CPU: its pages stay in memory while there is room.
-        adapter: the LoRAs in float32.
-        gradients: the adapter's.
-        optimizer: its state.
-        activations: what the backward needs, and what the computation of a layer needs for a moment.
-        logits: the vocabulary's.
-        baseline: Python, torch and the libraries; on CUDA, where the process's memory is not counted, 0.
-        phase: loading, training or evaluation.
-        step: what it was estimated for.
-    """
-
-    weights: int
-    mapped: int
-    adapter: int
-    gradients: int
-    optimizer: int
-    activations: int
+    weights: int  # the base, quantized or not
+    mapped: int  # the file of a base that is quantized on a CPU: its pages stay in memory while there is room
+    adapter: int  # the LoRAs in float32
+    gradients: int  # the adapter's
+    optimizer: int  # its state
+    activations: int  # what the backward needs, and what the computation of a layer needs for a moment
     logits: int
-    baseline: int
-    phase: str
-    step: StepSpec
+    baseline: int  # Python, torch and the libraries; on CUDA, where the process's memory is not counted, 0
+    phase: str  # loading, training or evaluation
+    step: StepSpec  # what it was estimated for
 
     @property
     def parts(self) -> dict[str, int]:

@@ -283,7 +283,6 @@ def check_positions(model: Any, longest: int | None, max_length: int) -> None:
     """Refuse rows that are longer than the positions that a model has learned.
 
     Args:
-        model: on the meta device.
         longest: tokens of the longest row; None where it is not known.
         max_length: `train.max_length`, at which rows are cut.
 

@@ -248,9 +248,6 @@ def _alike(modules: ModuleMap) -> Iterable[list[Projection]]:
     return found.values()
 
 
-LABEL = 23
-
-
 def lines(memory: MemoryEstimate, compute: ComputeEstimate) -> list[str]:
     """Memory with its parts in GiB, and the arithmetic, a line each."""
     step = memory.step
@@ -266,6 +263,6 @@ def lines(memory: MemoryEstimate, compute: ComputeEstimate) -> list[str]:
     batch = f"batch {step.batch_size} x {step.length}{checkpointing}"
     run = "" if compute.run is None else f", {flop(compute.run)} this run"
     return [
-        f"{'memory':<{LABEL}}~ {gibibytes(memory.total)} GiB    {parts} ({batch})",
-        f"{'compute':<{LABEL}}~ {flop(compute.total)} a token{run}",
+        f"memory                 ~ {gibibytes(memory.total)} GiB    {parts} ({batch})",
+        f"compute                ~ {flop(compute.total)} a token{run}",
     ]

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig:
     """The config that names one experiment: every `auto` decided, every file pinned by its hash.
 
-    Args:
-        config: as `compose` gives it.
-        device: decide as on this one; by default the config's, which must be there.
+    It is decided as on `device`; by default as on the config's, which must be there.
 
     Raises:
         ConfigError: when the device is not there, or the weights are stored in another quantization.
@@ -86,29 +84,17 @@ class PlanningCache:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will train and take.
+    """What a run will train and take."""
 
-    Args:
-        config: resolved; it names the run.
-        modules: the model as layers x roles.
-        dims: the model in numbers.
-        size: of the data; None where rows are taken to be as long as `train.max_length` allows.
-        done: the record, if the run is done and is not to be repeated.
-        target: what is trained; None until the base's weights have decided it. Without it there are no estimates.
-        training: the config with activation checkpointing decided, which the results do not depend on.
-        memory: at the peak.
-        compute: of the training.
-    """
-
-    config: RunConfig
+    config: RunConfig  # resolved; it names the run
     modules: ModuleMap
     dims: ModelDims
-    size: Size | None
-    done: RunRecord | None = None
-    target: TargetPlan | None = None
-    training: RunConfig | None = None
-    memory: MemoryEstimate | None = None
-    compute: ComputeEstimate | None = None
+    size: Size | None  # of the data; None where rows are taken to be as long as `train.max_length` allows
+    done: RunRecord | None = None  # the record, if the run is done and is not to be repeated
+    target: TargetPlan | None = None  # None, and no estimates, until the base's weights have decided it
+    training: RunConfig | None = None  # with activation checkpointing decided, which the results do not depend on
+    memory: MemoryEstimate | None = None  # at the peak
+    compute: ComputeEstimate | None = None  # of the training
 
     @property
     def measured(self) -> bool:

@@ -87,11 +87,6 @@ class StepSpec:
         """The largest batch of an evaluation."""
         return replace(self, batch_size=max(1, self.evaluated // self.length))
 
-    @property
-    def padded(self) -> bool:
-        """Whether some row is shorter, so that attention gets a mask; for one row alone there is none."""
-        return self.batch_size > 1
-
 
 def step_spec_of(
     config: RunConfig, *, device: Device | None = None, length: int | None = None, supervised: int | None = None
