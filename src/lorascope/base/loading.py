@@ -125,8 +125,9 @@ def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
     """
     place, remedy = f"model.path={model.path}", "Copy weights and config.json anew, from one place."
     if other := sorted(loaded["mismatched_keys"]):
-        name, found, wanted = (*other[0], "", "")[:3]
-        what = f"{name} is {_shape(found)}, and {_shape(wanted)} by config.json"
+        name, *sizes = (*other[0], "", "")[:3]
+        found, wanted = (" x ".join(map(str, size)) for size in sizes)
+        what = f"{name} is {found}, and {wanted} by config.json"
         raise ModelError(place, f"{what} ({len(other)} weights of another shape).", remedy)
     heads = [name for name in loaded["unexpected_keys"] if re.search(r"(^|\.)(score|classifier)\.", name)]
     if missing := sorted(loaded["missing_keys"]):
@@ -134,10 +135,6 @@ def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
             what = f"has a score head ({sorted(heads)[0]}) and no lm_head: it is a classifier."
             raise ModelError(place, what, "Name the language model that it was made from.")
         raise ModelError(place, f"its weights lack {missing[0]} ({len(missing)} that config.json asks for).", remedy)
-
-
-def _shape(size: Any) -> str:
-    return " x ".join(map(str, size))
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lorascope.config.schema import Attention, Scheme
 from lorascope.planning.model_dims import Layer, ModelDims
-from lorascope.planning.step_spec import FLOAT32, Lora, MemoryBlock, StepSpec, first_layer, quantized_matrices, total
+from lorascope.planning.step_spec import FLOAT32, Lora, MemoryBlock, StepSpec, first_layer, total
 
 # tensors as wide as the FFN that an activation function keeps: 1 where it is one kernel, which keeps its input
 KEPT_BY = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2, "relu2": 2}
@@ -103,7 +103,7 @@ def passing(dims: ModelDims, step: StepSpec, adapter: list[Lora]) -> list[Memory
     inner = max((layer.inner for layer in dims.layers), default=0)
     widest = max((one.d_in for one in inside), default=0)
     square = step.batch_size * dims.heads * step.length**2
-    quantized = max((one.d_in * one.d_out for one in quantized_matrices(dims, step)), default=0)
+    quantized = max((one.d_in * one.d_out for one in step.quantized(dims)), default=0)
     # PEFT multiplies A and B themselves for a stack of experts, and for DoRA's norms with an identity before them
     stack = max((one.stored * one.d_in * one.d_out for one in inside if one.stored > 1 or one.dora), default=0)
     identity = max((one.d_in**2 for one in inside if one.dora), default=0)

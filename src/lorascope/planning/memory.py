@@ -7,16 +7,7 @@ from typing import Any
 
 from lorascope.planning.activations import forward_logits, passing, saved, training_logits
 from lorascope.planning.model_dims import ModelDims
-from lorascope.planning.step_spec import (
-    FLOAT32,
-    StepSpec,
-    lasting,
-    loras,
-    optimizer_bytes,
-    quantized_matrices,
-    resident,
-    weights_bytes,
-)
+from lorascope.planning.step_spec import FLOAT32, StepSpec, loras, optimizer_bytes, placed, weights_bytes
 from lorascope.targets.plan import TargetPlan
 
 # Of a process on Linux with Python 3.11 and torch 2.13+cpu: 500 MiB after `import datasets, peft, torch, transformers;
@@ -72,7 +63,7 @@ def estimate_memory(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> Memory
     """Peak memory of a run, nothing of which is loaded: the largest of three phases."""
     adapter, device, evaluation = loras(plan, dims), step.device, step.evaluation
     tensors = [numbers for one in adapter for numbers in one.tensors]
-    quantized = [one.parameters for one in quantized_matrices(dims, step)]
+    quantized = [one.parameters for one in step.quantized(dims)]
     same_file = dims.checkpoint_width == step.width
     still = {
         "weights": weights_bytes(dims, step),
@@ -91,15 +82,15 @@ def estimate_memory(step: StepSpec, dims: ModelDims, plan: TargetPlan) -> Memory
     loading = dict.fromkeys(("adapter", "gradients", "optimizer", "logits"), 0)
     loading |= {"mapped": still["mapped"] + read, "activations": copies + holes}
     # at the beginning of a backward pass: everything that was kept, and the logits or what a layer needs
-    kept = saved(dims, step, adapter, plan.lora_dropout)
-    logits = resident(training_logits(dims, step, adapter), device)
-    layer = resident(passing(dims, step, adapter), device)
-    activations = resident(kept, device) + (layer if logits < layer else 0)
+    kept = placed(saved(dims, step, adapter, plan.lora_dropout), device)
+    logits = sum(placed(training_logits(dims, step, adapter), device))
+    layer = sum(placed(passing(dims, step, adapter), device))
+    activations = sum(kept) + (layer if logits < layer else 0)
     training = {"activations": max(activations, holes), "logits": 0 if logits < layer else logits}
     # at the loss of a batch: nothing is kept for a backward, but a CPU's heap stays as the training left it
     blocks = passing(dims, evaluation, adapter), forward_logits(dims, evaluation)
-    heap = max(lasting(kept, device), lasting([*blocks[0], *blocks[1]], device), holes)
-    layer, logits = (resident(those, device) - lasting(those, device) for those in blocks)
+    heap = max(kept[1], placed([*blocks[0], *blocks[1]], device)[1], holes)
+    layer, logits = (placed(those, device)[0] for those in blocks)
     evaluating = {"activations": heap + layer, "logits": logits}
     phases = {"training": training, "evaluation": evaluating, "loading": loading}
     estimates = [MemoryEstimate(**still | parts, phase=phase, step=step) for phase, parts in phases.items()]

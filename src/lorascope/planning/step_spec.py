@@ -30,15 +30,10 @@ def total(blocks: Iterable[MemoryBlock]) -> float:
     return sum(block.size * block.copies for block in blocks)
 
 
-def resident(blocks: Collection[MemoryBlock], device: Device) -> int:
-    """Bytes of memory that they take on a device."""
-    large = total(block for block in blocks if block.size >= MAPPED or device is not Device.cpu)
-    return round(large) + lasting(blocks, device)
-
-
-def lasting(blocks: Collection[MemoryBlock], device: Device) -> int:
-    """Of these bytes, those that the process keeps when the tensors are gone."""
-    return round(HEAP * total(block for block in blocks if block.size < MAPPED)) if device is Device.cpu else 0
+def placed(blocks: Collection[MemoryBlock], device: Device) -> tuple[int, int]:
+    """Bytes that tensors take on a device: those that go back with them, and those that the process keeps."""
+    small = total(block for block in blocks if block.size < MAPPED) if device is Device.cpu else 0
+    return round(total(blocks) - small), round(HEAP * small)
 
 
 WIDTHS = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}  # bytes a number
@@ -86,6 +81,12 @@ class StepSpec:
     def evaluation(self) -> StepSpec:
         """The largest batch of an evaluation."""
         return replace(self, batch_size=max(1, self.evaluated // self.length))
+
+    def quantized(self, dims: ModelDims) -> list[Matrix]:
+        """The weights that are stored quantized."""
+        if self.scheme is Scheme.none:
+            return []
+        return [one for one in dims.matrices if one.quantized or (self.experts and one.stored > 1)]
 
 
 def step_spec_of(
@@ -193,7 +194,7 @@ STATES = {"sgd": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1, "paged_lion_32b
 
 def weights_bytes(dims: ModelDims, step: StepSpec) -> int:
     """Bytes of the base as it is held: what is not quantized has the base's dtype."""
-    quantized = quantized_matrices(dims, step)
+    quantized = step.quantized(dims)
     kept = dims.parameters - sum(one.parameters for one in quantized)
     return sum(_quantized_bytes(one, step) for one in quantized) + kept * step.width + dims.buffer_bytes
 
@@ -205,13 +206,6 @@ def _quantized_bytes(matrix: Matrix, step: StepSpec) -> int:
     blocks = -(-matrix.parameters // BLOCK)
     double = blocks + FLOAT32 * -(-blocks // BLOCK_OF_BLOCKS) + CODES
     return -(-matrix.parameters // 2) + (double if step.double_quant else FLOAT32 * blocks + 64)
-
-
-def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
-    """The weights that are stored quantized in this step."""
-    if step.scheme is Scheme.none:
-        return []
-    return [one for one in dims.matrices if one.quantized or (step.experts and one.stored > 1)]
 
 
 def optimizer_bytes(tensors: Iterable[int], optimizer: str) -> int:
