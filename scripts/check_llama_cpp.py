@@ -41,16 +41,17 @@ PROMPT = [(7 * place * place + 3 * place + 11) % 90 + 5 for place in range(20)]
 NEW = 16  # tokens written greedily
 # how far logits may lie apart, root mean square as a share of their standard deviation
 BOUND = 1e-4
-ROUNDED = 5e-3  # llama.cpp looks GELU up in a table of 16 bits
+ROUNDED = 5e-3  # of types whose bases alone are 2e-4 to 4e-4 apart: llama.cpp looks GELU up in a table of 16 bits
 QUANTIZED = 0.1  # beside 4-bit weights it rounds activations to 8 bits
-GELU = {"bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "phi", "starcoder2"}
-EXPERTS = {"mixtral", "qwen2_moe", "qwen3_moe"}  # which are one parameter: attention alone
+GELU = ("bloom", "gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "phi", "starcoder2")
+FARTHER = {*GELU, "qwen2_vl", "qwen2_5_vl"}
+EXPERTS = {"glm4_moe", "granitemoe", "mixtral", "qwen2_moe", "qwen3_moe"}  # which are one parameter: attention alone
 HEAD_DIM = {"head_dim": 8}  # hidden size / heads: llama.cpp reads no other where the config does not declare it
 SLIDING = {"layer_types": ["sliding_attention"] * 2, "sliding_window": 64}  # its order of layers is fixed for a type
 GEMMA3 = SLIDING | {"query_pre_attn_scalar": 12, "vocab_size": 100}  # as many words as the tokenizer has
 # What llama.cpp can read of a type, which is less than transformers can.
 CHANGES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("nemotron", *READS_HEAD_DIM), HEAD_DIM),
+    **dict.fromkeys(("ministral3", "nemotron", *READS_HEAD_DIM), HEAD_DIM),
     "cohere2": HEAD_DIM | SLIDING,
     "exaone4": HEAD_DIM | {"layer_types": ["full_attention"] * 2, "sliding_window": None},
     "gemma2": {"sliding_window": 64, "query_pre_attn_scalar": 12},
@@ -158,7 +159,7 @@ def made(name: str, folder: Path) -> Case | None:
     kind, words = STRATEGIES.get(name) or (name, ["target=attention" if name in EXPERTS else "target=all_linear"])
     place = folder / name.replace(" ", "-")
     base: Path | None = place / "base"
-    gguf, prompt, bound, runs = place / "base.gguf", PROMPT, ROUNDED if kind in GELU else BOUND, place / "runs"
+    gguf, prompt, bound, runs = place / "base.gguf", PROMPT, ROUNDED if kind in FARTHER else BOUND, place / "runs"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet():
             if name in EMBEDDED:

@@ -46,6 +46,8 @@ LAYOUTS = {
     "mixtral": Layout("llama", pairs=True),
     "arcee": Layout("arcee", pairs=True),
     "granite": Layout("granite", pairs=True),
+    "granitemoe": Layout("granitemoe", pairs=True),
+    "ministral3": Layout("mistral3", pairs=True),
     "mistral3": Layout("mistral3", pairs=True),
     "olmo": Layout("olmo", pairs=True),
     "smollm3": Layout("smollm3", pairs=True),
@@ -54,12 +56,14 @@ LAYOUTS = {
     "apertus": Layout("apertus"),
     "cohere": Layout("command-r"),
     "cohere2": Layout("cohere2"),
+    "ernie4_5": Layout("ernie4_5"),
     "exaone4": Layout("exaone4"),
     "gemma": Layout("gemma"),
     "gemma2": Layout("gemma2"),
     "gemma3": Layout("gemma3"),
     "gemma3_text": Layout("gemma3"),
     "glm4": Layout("glm4"),
+    "glm4_moe": Layout("glm4moe"),
     "gpt2": Layout("gpt2"),
     "hunyuan_v1_dense": Layout("hunyuan-dense"),
     "nemotron": Layout("nemotron"),
@@ -68,7 +72,9 @@ LAYOUTS = {
     "phi": Layout("phi2"),
     "phi3": Layout("phi3"),
     "qwen2": Layout("qwen2"),
+    "qwen2_5_vl": Layout("qwen2vl"),
     "qwen2_moe": Layout("qwen2moe"),
+    "qwen2_vl": Layout("qwen2vl"),
     "qwen3": Layout("qwen3"),
     "qwen3_moe": Layout("qwen3moe"),
     "qwen3_vl": Layout("qwen3vl"),
@@ -147,9 +153,8 @@ def _layout(config: PretrainedConfig) -> Layout:
     """
     layout = LAYOUTS.get(config.model_type)
     if layout is None:
-        what = (
-            f"has no layout for the model type '{config.model_type}': how its conversion orders rows is not known here."
-        )
+        kind = config.model_type
+        what = f"cannot be written for the model type '{kind}': how llama.cpp orders its rows is not known here."
         raise RunError(PLACE, what, f"{MERGE}, then convert the merged model with llama.cpp's own script.")
     if layout.architecture not in _gguf().MODEL_ARCH_NAMES.values():
         what = f"needs a newer gguf: the installed one does not know the architecture '{layout.architecture}'."
