@@ -226,3 +226,38 @@ def test_another_base_than_the_runs_is_refused(tmp_path):
     make_model(initializer_range=0.3).save_pretrained(base)
     with pytest.raises(RunError, match=r"model.path=.*no longer those that the run has read"):
         merge_run(finished_run(record, folder), tmp_path / "merged", check=False)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from lorascope.delivery.merging import merge
+merge(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), "bfloat16")
+# of this program; getrusage's would be that of the process which started it, where that is larger
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_2_gib_is_merged_in_less_than_a_third_of_its_size(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        sizes = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 19, "vocab_size": 32000}
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=16, num_key_value_heads=16))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(tmp_path / "base", max_shard_size="500MB")
+    size = sum(file.stat().st_size for file in (tmp_path / "base").glob("*.safetensors"))
+    assert size > 2**31
+    names = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=names, init_lora_weights=False))
+    adapted.peft_config["default"].init_lora_weights = True
+    adapted.save_pretrained(tmp_path / "adapter")
+    del adapted, model
+    words = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in ("base", "adapter", "merged"))]
+    peak = int(subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout)
+    assert peak < size / 3, f"{peak / 2**20:.0f} MiB of {size / 2**20:.0f}"
+    print(f"{peak / 2**20:.0f} MiB for {size / 2**20:.0f}")
