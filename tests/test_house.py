@@ -81,7 +81,7 @@ MAY_IMPORT = {
     "api": {"compose", "config", "console", "records", "run", "targets"},
     "cli": {
         *("api", "base", "compat", "compose", "config", "console", "data", "errors", "interrupts", "planning"),
-        *("delivery", "records", "reports", "run", "session", "study", "targets", "trackers"),
+        *("delivery", "formats", "records", "reports", "run", "session", "study", "targets", "trackers"),
     },
     "__init__": {"api"},
 }

@@ -1,16 +1,20 @@
 """A sound winner is shipped, whatever a policy forbids is refused by name, and an error is neither."""
 
 import json
+import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from delivery.test_merge import base_of, logits, trained
-from lorascope.cli.main import main
+from lorascope.cli.main import _parsed, main
 from lorascope.compose import read_policy
 from lorascope.config.schema import ShipConfig
 from lorascope.delivery.ship_policy import choose
@@ -227,3 +231,25 @@ def test_a_task_is_named_where_there_are_several(tmp_path, capsys):
     assert choose(find(tmp_path), LOOSEST, task="two").taken.arm == "a"
     code, shown = shipped(capsys, tmp_path)
     assert (code, "has 2 tasks" in shown) == (1, True)
+
+
+def test_the_recipe_for_ci_types_what_the_commands_take(tmp_path):
+    """Its steps, with commands that write down how they are called."""
+    root = Path(__file__).parents[2]
+    steps = yaml.safe_load((root / "docs" / "recipes" / "ship.yml").read_text())["jobs"]["ship"]["steps"]
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "lorascope"):
+        program = tmp_path / ".venv" / "bin" / name
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" >> {tmp_path}/called\n')
+        program.chmod(0o755)
+    for step in steps:
+        if "run" in step and "make" not in step["run"]:
+            environment = os.environ | {"STUDY": "runs/placement"}
+            subprocess.run(["bash", "-ec", step["run"]], cwd=tmp_path, env=environment, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == [
+        "python", "train.py", "experiment=placement", "runs_dir=runs/placement",
+        "lorascope", "ship", "runs/placement", "max_forgetting=0.5", "--out", "deploy",
+    ]  # fmt: skip
+    options, _ = _parsed(called[5:])
+    assert (options.study, options.overrides, options.out) == ("runs/placement", ["max_forgetting=0.5"], "deploy")

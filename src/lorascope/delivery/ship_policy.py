@@ -20,7 +20,7 @@ from lorascope.stats.verdicts import FEWEST
 
 
 @dataclass(frozen=True)
-class Check:
+class RuleResult:
     """One rule of a policy, asked."""
 
     setting: str  # of the policy
@@ -41,7 +41,7 @@ class Candidate:
     line: Line
     record: RunRecord | None
     seeds: int
-    checks: list[Check]
+    checks: list[RuleResult]
 
     @property
     def arm(self) -> str:
@@ -60,7 +60,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ArmChoice:
     """The arm that is taken, why, and the others."""
 
     taken: Candidate
@@ -68,7 +68,7 @@ class Choice:
     others: list[Candidate]
 
 
-def choose(found: Findings, policy: ShipConfig, *, task: str | None = None, arm: str | None = None) -> Choice:
+def choose(found: Findings, policy: ShipConfig, *, task: str | None = None, arm: str | None = None) -> ArmChoice:
     """The cheapest arm that is shown to be not worse than the best, or the one that is named.
 
     An arm is not worse when the paired t interval of its difference to the arm with the best mean, at the study's
@@ -102,7 +102,7 @@ def choose(found: Findings, policy: ShipConfig, *, task: str | None = None, arm:
         why = cheaper if arm != best else f"the best arm; no cheaper one ({policy.cheapest_by}) is shown to be as good"
     else:
         why = "named by --arm"
-    return Choice(candidates[arm], why, [candidates[name] for name in order if name != arm])
+    return ArmChoice(candidates[arm], why, [candidates[name] for name in order if name != arm])
 
 
 def _comparison_of(found: Findings, task: str | None) -> TaskComparison:
@@ -157,14 +157,14 @@ def _candidate(found: Findings, policy: ShipConfig, comparison: TaskComparison, 
     checks = []
     if policy.all_seeds:
         text = f"{len(done)} of {counted(len(runs), 'run')} done"
-        checks.append(Check("all_seeds", text, len(done) == len(runs)))
+        checks.append(RuleResult("all_seeds", text, len(done) == len(runs)))
     checks.append(_gain(done, task, policy, found.study.level))
     if policy.max_forgetting is not None:
         checks.append(_forgetting(record, policy.max_forgetting))
     text = (
         f"verdict against {found.study.reference}: {line.words}" if line.verdict != "reference" else "is the reference"
     )
-    checks.append(Check("verdicts", text, line.verdict in policy.verdicts))
+    checks.append(RuleResult("verdicts", text, line.verdict in policy.verdicts))
     return Candidate(task, line, record, len(done), checks)
 
 
@@ -176,13 +176,13 @@ def _median(records: Sequence[RunRecord], task: Task) -> RunRecord | None:
     return order[(len(order) - 1) // 2]
 
 
-def _gain(records: Sequence[RunRecord], task: Task, policy: ShipConfig, level: float) -> Check:
+def _gain(records: Sequence[RunRecord], task: Task, policy: ShipConfig, level: float) -> RuleResult:
     """The gain over the base, with its interval over seeds; up is good, whatever the metric."""
     sign = 1 if task.better == "higher" else -1
     limit = policy.min_gain.get(task.name, task.margin)
     bases = [one.metrics[task.metric].get("base") for one in records]
     if not records or any(base is None for base in bases):
-        return Check("min_gain", f"gain in {task.metric} over the base is not known", False)
+        return RuleResult("min_gain", f"gain in {task.metric} over the base is not known", False)
     gains = [
         sign * ((one.metric(task.metric) or 0.0) - float(base or 0.0)) for one, base in zip(records, bases, strict=True)
     ]
@@ -190,16 +190,18 @@ def _gain(records: Sequence[RunRecord], task: Task, policy: ShipConfig, level: f
     middle = statistics.fmean(gains)
     if found.low is None or found.high is None:
         text = f"gain in {task.metric} {middle:+.3g}, of one seed and without an interval"
-        return Check("min_gain", text, False)
+        return RuleResult("min_gain", text, False)
     ends = f"[{found.low:.3g}, {found.high:.3g}]"
     passed = found.low >= limit
     text = f"gain in {task.metric} {middle:+.3g} {ends} {'>=' if passed else 'is not surely'} {short(limit)}"
-    return Check("min_gain", text, passed)
+    return RuleResult("min_gain", text, passed)
 
 
-def _forgetting(record: RunRecord | None, most: float) -> Check:
+def _forgetting(record: RunRecord | None, most: float) -> RuleResult:
     value = record.metric(FORGETTING_KL.name) if record else None
     if value is None:
-        return Check("max_forgetting", "forgetting was not measured", False)
+        return RuleResult("max_forgetting", "forgetting was not measured", False)
     sign = "<=" if value <= most else "exceeds"
-    return Check("max_forgetting", f"forgetting {value:.3g} {sign} {short(most)} {FORGETTING_KL.unit}", value <= most)
+    return RuleResult(
+        "max_forgetting", f"forgetting {value:.3g} {sign} {short(most)} {FORGETTING_KL.unit}", value <= most
+    )

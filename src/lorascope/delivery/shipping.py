@@ -19,7 +19,7 @@ from lorascope.delivery.checked_merge import DiffersError, check_same, merge_run
 from lorascope.delivery.finished_run import FinishedRun, finished_run
 from lorascope.delivery.gguf_adapter import export_gguf
 from lorascope.delivery.model_card import Sections, write_card
-from lorascope.delivery.ship_policy import Candidate, Check, Choice, choose
+from lorascope.delivery.ship_policy import Candidate, RuleResult, ArmChoice, choose
 from lorascope.delivery.uniform_rank import export
 from lorascope.errors import RunError
 from lorascope.formats import counted, short
@@ -34,8 +34,8 @@ FOLDERS = {"merged": "merged", "peft": "adapter", "vllm": "vllm", "llama.cpp": "
 class Shipment:
     """What became of it."""
 
-    choice: Choice
-    checks: list[Check]  # of the arm that was taken, the merge's among them
+    choice: ArmChoice
+    checks: list[RuleResult]  # of the arm that was taken, the merge's among them
     out: Path | None  # the folder to deploy; None where it was refused
 
     @property
@@ -84,7 +84,7 @@ def ship(
     return shipment
 
 
-def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sections: Sections) -> list[Check]:
+def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sections: Sections) -> list[RuleResult]:
     """Every form that is to be delivered, and what was checked on the way."""
     checks = []
     if policy.merged_equals_evaluated or "merged" in policy.deliver:
@@ -109,25 +109,25 @@ def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sectio
     return checks
 
 
-def _merged(run: FinishedRun, policy: ShipConfig, task: Task, folder: Path) -> Check:
+def _merged(run: FinishedRun, policy: ShipConfig, task: Task, folder: Path) -> RuleResult:
     """Merge, and hold the metric against what was evaluated."""
     setting = "merged_equals_evaluated"
     try:
         found = merge_run(run, folder, check=policy.merged_equals_evaluated)
     except DiffersError as error:
-        return Check(setting, f"merged, {error.what.rstrip('.')}", False)
+        return RuleResult(setting, f"merged, {error.what.rstrip('.')}", False)
     if not policy.merged_equals_evaluated:
-        return Check(setting, "merged, and not measured again", True)
+        return RuleResult(setting, "merged, and not measured again", True)
     one = found["metrics"].get(task.metric)
     if one is None:
-        return Check(setting, f"{task.metric} cannot be measured again on the merged model", False)
+        return RuleResult(setting, f"{task.metric} cannot be measured again on the merged model", False)
     passed = abs(one["merged"] - one["evaluated"]) <= task.margin
     sign = "at most" if passed else "more than"
     text = f"merged, {task.metric} is {one['merged']:.4f}; evaluated {one['evaluated']:.4f}"
-    return Check(setting, f"{text}: {sign} {short(task.margin)} apart", passed)
+    return RuleResult(setting, f"{text}: {sign} {short(task.margin)} apart", passed)
 
 
-def _said(found: Findings, choice: Choice) -> Sections:
+def _said(found: Findings, choice: ArmChoice) -> Sections:
     """What the card says of the study."""
     taken, line = choice.taken, choice.taken.line
     about = f"Arm {taken.arm} of the study {found.study.name} ({found.study.title or 'no title'}), {choice.why}."
