@@ -134,6 +134,8 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     from lorascope.config.machine import resolve
     from lorascope.data.tokenization import IGNORED, TokenizedSplit
     from lorascope.planning.compute import estimate_compute
+    from lorascope.planning.model_dims import survey
+    from lorascope.planning.step_spec import step_spec_of
     from lorascope.targets.attach import attach
     from lorascope.targets.build_plan import plan_targets
     from lorascope.targets.module_map import read_model
@@ -144,12 +146,12 @@ def measured(words: list[str], rows: int, width: int, options: argparse.Namespac
     config = resolve(
         compose([*words, f"train.max_steps={steps}", f"train.batch_size={rows}", f"train.max_length={width}"])
     )
-    modules, shapes = read_model(config.model)
+    modules, model = read_model(config.model)
     plan = plan_targets(config.target, modules)
     base = load_base(config)
     learned = max(1, round(width * options.supervised))
     own = own_rate(base.model, rows * width, rows * learned)
-    flop = estimate_compute(config, shapes, plan, length=width, supervised=learned).step
+    flop = estimate_compute(step_spec_of(config, length=width, supervised=learned), survey(model), plan).step
     text = base.tokenizer("the quick brown fox jumps over the lazy dog " * width)["input_ids"]
     lines = [text[start : start + width] for start in range(rows * steps)]
     labels = [[IGNORED] * (width - learned) + line[-learned:] for line in lines]

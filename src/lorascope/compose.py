@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import itertools
+import math
 import os
 import re
 import sys
@@ -26,12 +27,12 @@ from lorascope.compat import keep_text_of_yaml
 from lorascope.config.hints import choices_of, suggest
 from lorascope.config.hints import config_dir as config_dir
 from lorascope.config.override_errors import explain, explain_reading, explain_value
-from lorascope.config.schema import DatasetConfig, RunConfig, TargetConfig, all_settings, amount, as_dict
+from lorascope.config.schema import DatasetConfig, RunConfig, ShipConfig, TargetConfig, all_settings, amount, as_dict
 from lorascope.config.sft_settings import check_sft
 from lorascope.config.text_values import check_part, keep_text, text_names
 from lorascope.config.validation import check, check_dataset, check_target
 from lorascope.data.sources import check_options
-from lorascope.errors import ConfigError
+from lorascope.errors import ConfigError, first_line
 from lorascope.evaluation.external_metrics import check_harness, check_metrics
 from lorascope.records.environment import secrets
 
@@ -93,6 +94,89 @@ def compose(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) 
     return to_run_config(composed, choices, folders)
 
 
+VERDICTS = ("better", "equivalent", "reference", "inconclusive", "worse", "too few seeds", "no verdict")
+FORMS = ("merged", "peft", "vllm", "llama.cpp")
+
+
+def read_policy(name: str, overrides: Sequence[str] = ()) -> ShipConfig:
+    """A policy of `lorascope ship`: a file of conf/ship, or any other, with overrides like `max_forgetting=1`.
+
+    Raises:
+        ConfigError: when there is no such file, or for the first setting or value that cannot be.
+    """
+    file = Path(name).expanduser()
+    if file.suffix != ".yaml":
+        file = config_dir() / "ship" / f"{name}.yaml"
+    if not os.path.isfile(file):
+        known = ", ".join(sorted(one.stem for one in (config_dir() / "ship").glob("*.yaml")))
+        remedy = f"There is {known}; your own is a file: --policy FILE.yaml"
+        raise ConfigError(f"--policy {name}", "there is no such policy.", remedy)
+    words = [word.removeprefix("ship.") for word in overrides]
+    for word in words:
+        if not re.match(r"[a-z_.]+=.", word):
+            raise ConfigError(word, "cannot be read.", "Write SETTING=VALUE, for example max_forgetting=1.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(ShipConfig), OmegaConf.load(file), OmegaConf.from_dotlist(words))
+        policy: ShipConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or error.key or "")
+        known = ", ".join(field.name for field in dataclasses.fields(ShipConfig))
+        what = "there is no such setting." if key.partition(".")[0] not in known else f"{first_line(error)}."
+        raise ConfigError(f"ship.{key}", what, f"See {file}: {known}.") from error
+    except Exception as error:
+        raise explain_reading(error, str(file)) from error
+    _check_policy(policy)
+    return policy
+
+
+def _check_policy(policy: ShipConfig) -> None:
+    limits = {f"min_gain.{task}": value for task, value in policy.min_gain.items()}
+    for key, value in (limits | {"max_forgetting": policy.max_forgetting}).items():
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"ship.{key}={value}", "is not a number.")
+    for key, given, known in (("verdicts", policy.verdicts, VERDICTS), ("deliver", policy.deliver, FORMS)):
+        if unknown := [one for one in given if one not in known]:
+            raise ConfigError(f"ship.{key}: {unknown[0]}", "is not one of them.", f"There are: {', '.join(known)}.")
+    if not policy.deliver:
+        raise ConfigError("ship.deliver", "is empty.", f"Take some of: {', '.join(FORMS)}.")
+
+
+GROUPS = ("model", "dataset", "target", "quantization", "train", "evaluation", "logger")
+RERUN = "rerun"
+
+
+def write_rerun(run: Path, words: Sequence[str], folder: Path) -> str:
+    """Write a config that composes to a run's own, but for the groups that the words choose anew; return its name.
+
+    Args:
+        run: a folder with a run's `config.yaml`.
+        words: the overrides beside it.
+        folder: where to write.
+
+    Raises:
+        ConfigError: when there is no such file, or it is not one.
+    """
+    file = run / "config.yaml"
+    place, remedy = f"--from {run}", "Name a run's folder, or one with a model card: it has a config.yaml."
+    if not os.path.isfile(file):
+        raise ConfigError(place, "has no config.yaml.", remedy)
+    try:
+        given: Any = OmegaConf.load(file)
+        settings = OmegaConf.to_container(given)
+    except Exception as error:
+        raise explain_reading(error, str(file)) from error
+    if not isinstance(settings, dict) or not {"model", "target"} <= settings.keys():
+        raise ConfigError(str(file), "is not a run's config.", remedy)
+    chosen = [group for group in GROUPS if any(word.startswith(f"{group}=") for word in words)]
+    kept = {key: value for key, value in settings.items() if key not in chosen}
+    quiet = [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
+    engines = [{"override hydra/sweeper": "study"}, {"override hydra/launcher": "shared_base"}]
+    main: Any = OmegaConf.load(config_dir() / "config.yaml")
+    head: dict[str, Any] = {"defaults": ["schema", *({g: None} for g in chosen), "_self_", *quiet, *engines]}
+    OmegaConf.save(OmegaConf.create(head | {"hydra": main.hydra} | kept), folder / f"{RERUN}.yaml")
+    return RERUN
+
+
 def config_folders(hydra: Any) -> list[Path]:
     """The folders that Hydra looked for configs in, in its order."""
     return [Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file"]
@@ -127,7 +211,7 @@ def to_run_config(composed: DictConfig, choices: Mapping[str, Any], folders: Seq
     for group in ("model", "dataset", "target"):
         part = getattr(config, group)
         part.name = part.name or str(choices.get(group) or "custom")
-    config.target.name = _changed_name(config.target, str(choices.get("target")), folders)
+    config.target.name = _changed_name(config.target, str(choices.get("target") or config.target.name), folders)
     if config.study.arms:
         config.study.name = config.study.name or str(choices.get("experiment") or "study")
     _find_budget(config.target, folders)

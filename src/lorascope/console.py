@@ -24,9 +24,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 WIDTH = 118  # of what is piped into a file, where rich would assume 80
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """The terminal, or whatever stands in for it."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width, stderr=stderr)
 
 
 def quiet() -> Console:

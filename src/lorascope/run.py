@@ -17,6 +17,7 @@ from lorascope.compat import attention_of
 from lorascope.config.machine import check_variables
 from lorascope.config.schema import RunConfig
 from lorascope.console import Bar, importing, waiting, warn
+from lorascope.delivery.model_card import base_name, write_card
 from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure, measure_of
@@ -143,13 +144,14 @@ def _make(run: Run, session: Session) -> None:
         with Bar(report.out, "evaluating", measure.steps) as bar:
             after = measure.adapted(model, bar.step)
         run.ended("eval_seconds")
-        model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
+        _save(run, model)
         _complete(run, measure, before, after, trained)
         losses = (found.scores[EVAL_LOSS.name].value for found in (before, after))
         if why := nothing_learned(model, run.config.train, trained.steps, *losses):
             record.notes.append(why)
         measure.keep_answers(before, after, run.folder, warn)
         _log(run, trackers, trained.steps + 1, after)
+        write_card(record, run.folder / ADAPTER)
         record.status = Status.done
         write_record(record, run.folder)  # before any tracker is closed, and before anything is removed
         _clear(run)
@@ -159,6 +161,13 @@ def _make(run: Run, session: Session) -> None:
     report.notes(trackers.notes)
     for note in record.notes:
         warn(note)
+
+
+def _save(run: Run, model: PeftModel) -> None:
+    """The adapter as PEFT writes it, with the base's public name in place of where it lies on this machine."""
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base_name(run.config.model)
+    model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
 
 
 def _place(run: Run, inputs: Inputs, prompts: list[dict[str, Any]]) -> Start | None:

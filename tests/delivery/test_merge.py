@@ -13,6 +13,7 @@ from helpers import make_model, make_tokenizer
 from lorascope.api import train
 from lorascope.cli.main import main
 from lorascope.delivery.checked_merge import merge_run
+from lorascope.delivery.finished_run import finished_run
 from lorascope.delivery.merging import with_adapter
 from lorascope.errors import LorascopeError, RunError
 
@@ -80,7 +81,7 @@ STRATEGIES = {
 @pytest.mark.parametrize(("kind", "words", "way"), STRATEGIES.values(), ids=STRATEGIES)
 def test_the_merged_model_gives_the_logits_that_were_evaluated(tmp_path, kind, words, way):
     record, folder = trained(base_of(kind, tmp_path / "base"), *words)
-    found = merge_run(record, folder, tmp_path / "merged")
+    found = merge_run(finished_run(record, folder), tmp_path / "merged")
     assert found["way"] == way
     assert found["logits"]["apart"] < found["logits"]["bound"] == 1e-4
     assert found["metrics"]["eval_loss"]["merged"] == pytest.approx(record.metrics["eval_loss"]["value"], rel=1e-4)
@@ -118,7 +119,7 @@ def test_sharded_files_keep_their_places(tmp_path):
     make_tokenizer().save_pretrained(base)
     (base / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     record, folder = trained(base, "target=all_linear")
-    found = merge_run(record, folder, tmp_path / "merged")
+    found = merge_run(finished_run(record, folder), tmp_path / "merged")
     assert found["files"] == len(list(base.glob("*.safetensors"))) > 2
     index = [json.loads((one / "model.safetensors.index.json").read_text()) for one in (base, tmp_path / "merged")]
     assert index[0]["weight_map"] == index[1]["weight_map"]
@@ -143,23 +144,24 @@ def test_what_lies_apart_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
         "lorascope.delivery.merging.Update.apply", lambda self, weight, read: real(weight.float(), 0.05)
     )
     with pytest.raises(RunError, match="standard deviations from those of base and adapter"):
-        merge_run(record, folder, tmp_path / "merged")
+        merge_run(finished_run(record, folder), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
 def test_what_cannot_be_merged_is_one_message(tmp_path):
     record, folder = trained(base_of("tiny", tmp_path / "base"), "target=q_v")
-    merge_run(record, folder, tmp_path / "merged", check=False)
+    merge_run(finished_run(record, folder), tmp_path / "merged", check=False)
     with pytest.raises(RunError, match="is there already"):
-        merge_run(record, folder, tmp_path / "merged", check=False)
+        merge_run(finished_run(record, folder), tmp_path / "merged", check=False)
     record.status = "failed"
-    with pytest.raises(LorascopeError, match="is failed, and has no adapter to merge"):
-        merge_run(record, folder, tmp_path / "other")
+    with pytest.raises(LorascopeError, match="is failed, and has no adapter"):
+        merge_run(finished_run(record, folder), tmp_path / "other")
 
 
 BIG = """
 import resource, sys
 from pathlib import Path
+from lorascope.delivery.finished_run import finished_run
 from lorascope.delivery.merging import merge
 base, adapter, out = map(Path, sys.argv[1:])
 import torch, safetensors  # their own share is not the merge's
@@ -206,7 +208,7 @@ def test_the_runs_own_chat_template_is_beside_the_merged_weights(tmp_path):
     own = tmp_path / "own.jinja"
     own.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}{# {{ tone }} #}")
     record, folder = trained(base, "target=q_v", f"dataset.chat_template={own}", "dataset.template_kwargs={tone: dry}")
-    merge_run(record, folder, tmp_path / "merged")
+    merge_run(finished_run(record, folder), tmp_path / "merged")
     from transformers import AutoTokenizer
 
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -215,7 +217,7 @@ def test_the_runs_own_chat_template_is_beside_the_merged_weights(tmp_path):
     assert AutoTokenizer.from_pretrained(base).chat_template == make_tokenizer().chat_template
     own.write_text("{% for m in messages %}{{ m.content }}<|end|>{% endfor %}{# {{ tone }} #}")
     with pytest.raises(RunError, match="no longer those that the run has read"):
-        merge_run(record, folder, tmp_path / "again")
+        merge_run(finished_run(record, folder), tmp_path / "again")
 
 
 def test_another_base_than_the_runs_is_refused(tmp_path):
@@ -223,4 +225,39 @@ def test_another_base_than_the_runs_is_refused(tmp_path):
     record, folder = trained(base, "target=q_v")
     make_model(initializer_range=0.3).save_pretrained(base)
     with pytest.raises(RunError, match=r"model.path=.*no longer those that the run has read"):
-        merge_run(record, folder, tmp_path / "merged", check=False)
+        merge_run(finished_run(record, folder), tmp_path / "merged", check=False)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from lorascope.delivery.merging import merge
+merge(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), "bfloat16")
+# of this program; getrusage's would be that of the process which started it, where that is larger
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_2_gib_is_merged_in_less_than_a_third_of_its_size(tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        sizes = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 19, "vocab_size": 32000}
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=16, num_key_value_heads=16))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    model.save_pretrained(tmp_path / "base", max_shard_size="500MB")
+    size = sum(file.stat().st_size for file in (tmp_path / "base").glob("*.safetensors"))
+    assert size > 2**31
+    names = ["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"]
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=names, init_lora_weights=False))
+    adapted.peft_config["default"].init_lora_weights = True
+    adapted.save_pretrained(tmp_path / "adapter")
+    del adapted, model
+    words = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in ("base", "adapter", "merged"))]
+    peak = int(subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout)
+    assert peak < size / 3, f"{peak / 2**20:.0f} MiB of {size / 2**20:.0f}"
+    print(f"{peak / 2**20:.0f} MiB for {size / 2**20:.0f}")

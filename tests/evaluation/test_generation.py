@@ -74,11 +74,11 @@ def test_the_models_own_generation_settings_do_not_count(model, prompts):
 
 
 def test_a_thought_before_the_answer_is_left_out(monkeypatch):
-    from lorascope.evaluation.answers import _text
+    from lorascope.evaluation.answers import answer_text
 
     tokenizer = make_tokenizer()
     for text, answer in (("<think>\nhm\n</think>\n\nyes", "yes"), ("I <think>so</think>", "I <think>so</think>")):
-        assert _text([*tokenizer(text)["input_ids"], END, 7], tokenizer, (END,)) == answer
+        assert answer_text([*tokenizer(text)["input_ids"], END, 7], tokenizer, (END,)) == answer
 
 
 def test_what_ends_an_answer_is_what_templates_and_models_end_it_with():

@@ -10,8 +10,9 @@ import pytest
 from lorascope.base.architecture import build_on_meta, load_architecture
 from lorascope.compose import compose
 from lorascope.config.schema import Attention, Bias, Device
-from lorascope.planning.compute import ComputeEstimate, compute_of, estimate_compute, run_tokens
+from lorascope.planning.compute import ComputeEstimate, estimate_compute, run_tokens
 from lorascope.planning.model_dims import survey
+from lorascope.planning.step_spec import step_spec_of
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
 from planning.small import LENGTH, ROWS, adapted, planned, setting, small
@@ -34,7 +35,7 @@ def counted(model: Any) -> tuple[int, int]:
 
 def predicted(model: Any, plan: Any, **changes: Any) -> ComputeEstimate:
     # torch counts no product inside its CPU attention, so attention is eager here
-    return compute_of(setting(attention=Attention.eager, **changes), survey(model), plan)
+    return estimate_compute(setting(attention=Attention.eager, **changes), survey(model), plan)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,8 @@ def test_mistral_costs_about_six_operations_a_parameter_with_checkpointing():
     config = compose(["model=mistral7b", "train.max_steps=10"])
     model = build_on_meta(load_architecture(config.model)[0])
     plan = plan_targets(config.target, map_modules(model, "mistral", ""))
-    estimate = estimate_compute(config, model, plan, device=Device.cuda)
+    step = step_spec_of(config, device=Device.cuda)
+    estimate = estimate_compute(step, survey(model), plan, run_tokens(config.train, step, None, None))
     # forward 2, gradients of inputs 2, the forward again 2 for each of 7.1 G numbers in products, and attention
     assert estimate.total / 7.11e9 == pytest.approx(6, rel=0.1)
     assert estimate.step_tokens == 8 * 512

@@ -18,6 +18,8 @@ from lorascope.config.schema import RunConfig, from_dict
 from lorascope.data.sources import load_rows
 from lorascope.data.tokenization import encode
 from lorascope.planning.memory import estimate_memory
+from lorascope.planning.model_dims import survey
+from lorascope.planning.step_spec import step_spec_of
 from lorascope.targets.build_plan import plan_targets
 from lorascope.targets.module_map import map_modules
 
@@ -48,5 +50,6 @@ def test_the_peak_of_a_run_is_within_15_percent_of_its_estimate(tmp_path):
 
     model = build_on_meta(load_architecture(config.model)[0])
     plan = plan_targets(config.target, map_modules(model, "smollm2", ""))
-    memory = estimate_memory(config, model, plan, length=length, supervised=supervised)
+    step = step_spec_of(config, length=length, supervised=supervised)
+    memory = estimate_memory(step, survey(model), plan)
     assert memory.total == pytest.approx(record["memory"]["peak_bytes"], rel=0.15), memory.entry()

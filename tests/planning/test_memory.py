@@ -12,8 +12,8 @@ from lorascope.config.machine import resolve
 from lorascope.config.schema import Bias, Device, Dtype, Scheme
 from lorascope.formats import flop
 from lorascope.planning import activations
-from lorascope.planning.compute import estimate_compute
-from lorascope.planning.memory import MemoryEstimate, estimate_memory, memory_of
+from lorascope.planning.compute import estimate_compute, run_tokens
+from lorascope.planning.memory import MemoryEstimate, estimate_memory
 from lorascope.planning.model_dims import survey
 from lorascope.planning.plan_view import lines
 from lorascope.planning.step_spec import step_spec_of
@@ -29,7 +29,7 @@ def estimate(*words: str, **known: Any) -> MemoryEstimate:
     config = compose(list(words))
     model = build_on_meta(load_architecture(config.model)[0])
     plan = plan_targets(config.target, map_modules(model, "test", ""))
-    return estimate_memory(config, model, plan, **known)
+    return estimate_memory(step_spec_of(config, **known), survey(model), plan)
 
 
 def test_mistral_in_4_bit_is_planned_for_a_gpu_that_is_not_here():
@@ -74,7 +74,7 @@ def test_few_tokens_with_a_loss_make_few_logits():
 def test_the_evaluation_can_need_more_than_the_training():
     model = small("llama", vocab_size=50_000)
     plan, here = planned(model, {"q": 8}), setting(batch_size=1, device=Device.cuda, dtype=Dtype.bfloat16)
-    assert memory_of(here, survey(model), plan).phase == "evaluation"
+    assert estimate_memory(here, survey(model), plan).phase == "evaluation"
 
 
 def test_loading_in_another_number_format_needs_the_file_besides():
@@ -112,8 +112,9 @@ def test_the_lines_say_what_and_for_which_batch():
     config = compose(["model=mistral7b", "target=qv_ffn", "train.batch_size=4", "train.max_steps=1000"])
     model = build_on_meta(load_architecture(config.model)[0])
     plan = plan_targets(config.target, map_modules(model, "test", ""))
-    memory = estimate_memory(config, model, plan, device=Device.cuda)
-    first, second = lines(memory, estimate_compute(config, model, plan, device=Device.cuda))
+    here, dims = step_spec_of(config, device=Device.cuda), survey(model)
+    in_run = run_tokens(config.train, here, None, None)
+    first, second = lines(estimate_memory(here, dims, plan), estimate_compute(here, dims, plan, in_run))
     assert first.startswith("memory                 ~ 5.")
     assert "weights nf4 3.8, adapter+optimizer 0.1, activations 1." in first
     assert first.endswith("(batch 4 x 512, checkpointing)")
@@ -128,7 +129,7 @@ def test_trained_biases_are_counted_and_reach_down_to_their_layer(bias):
     none = planned(model, {"q": 4}, layers="last_half")
     some = planned(model, {"q": 4}, layers="last_half", bias=Bias(bias))
     here = setting(device=Device.cuda, length=200)
-    before, after = (memory_of(here, survey(model), plan) for plan in (none, some))
+    before, after = (estimate_memory(here, survey(model), plan) for plan in (none, some))
     added = {part: after.parts[part] - before.parts[part] for part in ("adapter", "gradients", "optimizer")}
     count = some.bias_parameters
     assert added == {"adapter": 4 * count, "gradients": 4 * count, "optimizer": 8 * count}

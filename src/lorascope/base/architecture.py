@@ -28,26 +28,24 @@ def load_architecture(model: ModelConfig) -> tuple[PretrainedConfig, str]:
     from transformers import AutoConfig
 
     if model.architecture:
-        settings = dict(model.architecture)
-        kind = str(settings.pop("model_type", ""))
         try:
-            return AutoConfig.for_model(kind, **settings), "the preset, hub not asked"
+            return _from_settings(model), "the preset, hub not asked"
         except Exception as error:
-            what = first_line(error).partition(". Should")[0].rstrip(".")
-            raise ModelError(
-                "model.architecture",
-                f"transformers cannot build a '{kind}' from it: {what}.",
-                "Mend the model's YAML.",
-            ) from error
+            kind, problem = model.architecture.get("model_type", ""), first_line(error).partition(". Should")[0]
+            what = f"transformers cannot build a '{kind}' from it: {problem.rstrip('.')}."
+            raise ModelError("model.architecture", what, "Mend the model's YAML.") from error
     if not model.path:
-        raise ModelError(
-            "model.architecture",
-            "is missing: the plan of a packaged model is made from it.",
-            "Write it into the model's YAML, as conf/model/smollm2.yaml does.",
-        )
-    if is_local(model.path):
-        return from_hub(AutoConfig.from_pretrained, model, local=True), f"{model.path}"
-    return from_hub(AutoConfig.from_pretrained, model), f"the hub, {model.path}"
+        what = "is missing: the plan of a packaged model is made from it."
+        raise ModelError("model.architecture", what, "Write it into the model's YAML, as conf/model/smollm2.yaml does.")
+    origin = model.path if is_local(model.path) else f"the hub, {model.path}"
+    return from_hub(AutoConfig.from_pretrained, model), origin
+
+
+def _from_settings(model: ModelConfig) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    settings = {name: value for name, value in model.architecture.items() if name != "model_type"}
+    return AutoConfig.for_model(str(model.architecture.get("model_type", "")), **settings)
 
 
 def model_class(config: PretrainedConfig) -> Any:
@@ -81,11 +79,8 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
             model = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a model's code raises for sizes that it cannot have
         if "Unrecognized configuration class" in str(error):
-            raise ModelError(
-                place,
-                "transformers has no causal language model of this type.",
-                "lorascope fine-tunes causal language models.",
-            ) from error
+            what = "transformers has no causal language model of this type."
+            raise ModelError(place, what, "lorascope fine-tunes causal language models.") from error
         what = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
         raise ModelError(place, f"cannot be built as its config says: {what}.", SIZES) from error
     if empty := [name for name, parameter in model.named_parameters() if not parameter.numel()]:
@@ -95,14 +90,10 @@ def build_on_meta(config: PretrainedConfig, *, trust_remote_code: bool = False) 
 
 def architecture_notes(loaded: PretrainedConfig, model: ModelConfig) -> list[str]:
     """Where the loaded model's own config differs from the preset's, a line each."""
-    from transformers import AutoConfig
-
-    kind = model.architecture.get("model_type")
-    if kind is None:
+    if model.architecture.get("model_type") is None:
         return []
     # defaults that both leave out are the same by name; gpt2's n_embd is hidden_size to those who ask
-    settings = {key: value for key, value in model.architecture.items() if key != "model_type"}
-    return _differences(loaded, AutoConfig.for_model(str(kind), **settings), model.architecture)
+    return _differences(loaded, _from_settings(model), model.architecture)
 
 
 def _differences(loaded: Any, preset: Any, named: Mapping[str, Any], place: str = "") -> list[str]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.base.architecture import load_architecture, model_class
 from lorascope.base.hub import from_hub
-from lorascope.base.packaged import cache_dir
+from lorascope.base.packaged import cache_dir, complete_folder
 from lorascope.config.schema import Init, ModelConfig, RunConfig, Scheme
 from lorascope.config.validation import is_local
 from lorascope.errors import ConfigError, ModelError
@@ -126,20 +123,8 @@ def in_full(
     key = hashlib.sha256(f"{model.path}\n{model.revision}\n{model.content}\n{dtype}".encode()).hexdigest()[:16]
     folder = cache_dir() / "in_full" / key
     if not folder.is_dir():
-        local = is_local(model.path or "")
-        loaded = from_hub(model_class(config).from_pretrained, model, local=local, dtype=dtype, **settings)
-        _write(loaded, model, folder)
+        loaded = from_hub(model_class(config).from_pretrained, model, dtype=dtype, **settings)
+        with complete_folder(folder) as aside:
+            loaded.save_pretrained(aside, save_original_format=False)  # which would be FP8 again
+            from_hub(transformers.AutoTokenizer.from_pretrained, model).save_pretrained(aside)
     return dataclasses.replace(model, path=str(folder)), {}
-
-
-def _write(loaded: Any, model: ModelConfig, folder: Path) -> None:
-    """Save into a folder that is complete or absent."""
-    from transformers import AutoTokenizer
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-        loaded.save_pretrained(aside, save_original_format=False)  # which would be FP8 again
-        from_hub(AutoTokenizer.from_pretrained, model, local=is_local(model.path or "")).save_pretrained(aside)
-        if not folder.is_dir():
-            os.rename(aside, folder)
-            os.makedirs(aside)  # for the context to remove

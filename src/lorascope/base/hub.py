@@ -24,7 +24,7 @@ OBJECTS = (
 PLAN_HINT = "The plan works without: dry_run=true."
 
 
-def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = False, **options: Any) -> Any:
+def from_hub(load: Callable[..., Any], model: ModelConfig, **options: Any) -> Any:
     """`load(path, **options)`, for a hub id at its revision or for a local folder.
 
     Raises:
@@ -32,23 +32,22 @@ def from_hub(load: Callable[..., Any], model: ModelConfig, *, local: bool = Fals
     """
     assert model.path
     options["trust_remote_code"] = model.trust_remote_code  # without it, transformers stops and asks on the terminal
+    folder, place = Path(os.path.expanduser(model.path)), f"model.path={model.path}"
+    local = is_local(model.path)
     if local:
-        folder, place = Path(os.path.expanduser(model.path)), f"model.path={model.path}"
         _check_folder(folder, place)
-        try:
-            return load(str(folder), local_files_only=True, **options)
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            part = "its tokenizer " if "Tokenizer" in getattr(load, "__qualname__", "") else ""
-            raise _unknown_code(error, place) or _unreadable(error, folder, place, part) from error
-    online = reachable(model)
+        options["local_files_only"] = True
+    else:
+        options |= {"revision": model.revision, "local_files_only": not reachable(model)}
     try:
-        return load(model.path, revision=model.revision, local_files_only=not online, **options)
+        return load(str(folder) if local else model.path, **options)
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise explain(error, model) from error
+        if not local:
+            raise explain(error, model) from error
+        part = "its tokenizer " if "Tokenizer" in getattr(load, "__qualname__", "") else ""
+        raise _unknown_code(error, place) or _unreadable(error, folder, place, part) from error
 
 
 def _check_folder(folder: Path, place: str) -> None:
@@ -69,43 +68,34 @@ def _unreadable(error: Exception, folder: Path, place: str, part: str) -> ModelE
         what = f"{type(error).__name__}: {what}"  # a KeyError's text is the key alone
     if "backend tokenizer" in what:
         what = "there is no tokenizer.json"
-    for path in (folder / name for name in OBJECTS):
-        if os.path.isfile(path) and (broken := _no_object(path)):
-            what = f"{path.name} {broken}"
-        elif path.name == INDEX and os.path.isfile(path) and not _is_index(path):
-            what = f"{INDEX} does not tell which weights are in which file"
-    for path in sorted(folder.glob("*.safetensors")):
-        if broken := _no_safetensors(path):
+    objects = [path for path in (folder / name for name in OBJECTS) if os.path.isfile(path)]
+    for path in (*objects, *sorted(folder.glob("*.safetensors"))):
+        if broken := _broken(path):
             what = f"{path.name} {broken}"
     return ModelError(place, f"{part}cannot be loaded: {what.rstrip('.')}.", "Mend the folder, or copy it anew.")
 
 
-def _no_object(path: Path) -> str:
+def _broken(path: Path) -> str:
+    """What is wrong with a file of a model's folder; empty where nothing is seen."""
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        try:
+            with safe_open(path, "pt"):
+                return ""
+        except Exception as error:
+            return f"is cut or damaged ({first_line(error)})"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         return f"is no JSON that can be read ({first_line(error)})"
-    return "" if isinstance(held, dict) else "holds no object with names"
-
-
-def _is_index(path: Path) -> bool:
-    held = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(held, dict):
+        return "holds no object with names"
     files = held.get("weight_map")
-    return (
-        isinstance(held.get("metadata"), dict)
-        and isinstance(files, dict)
-        and all(isinstance(name, str) for name in files.values())
-    )
-
-
-def _no_safetensors(path: Path) -> str:
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt"):
-            return ""
-    except Exception as error:
-        return f"is cut or damaged ({first_line(error)})"
+    names = isinstance(files, dict) and all(isinstance(name, str) for name in files.values())
+    if path.name == INDEX and not (names and isinstance(held.get("metadata"), dict)):
+        return "does not tell which weights are in which file"
+    return ""
 
 
 def reachable(model: ModelConfig) -> bool:
@@ -115,18 +105,18 @@ def reachable(model: ModelConfig) -> bool:
         ModelError: when it answers that the model is gated or does not exist.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     assert model.path
     try:
         HfApi().model_info(model.path, revision=model.revision, timeout=10)
     except HfHubHTTPError as error:
         raise explain(error, model) from error
-    except (OfflineModeIsEnabled, OSError):
+    except OSError:  # offline by its own settings, too
         return False
+    except ValueError as error:
+        raise explain(error, model) from error
     except Exception as error:
-        if isinstance(error, ValueError):
-            raise explain(error, model) from error
         if type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "httpx2", "httpcore2", "requests"):
             return False
         raise
@@ -135,65 +125,57 @@ def reachable(model: ModelConfig) -> bool:
 
 def explain(error: Exception, model: ModelConfig) -> ModelError:
     """The hub's refusal in the user's words."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
+    chain: list[BaseException] = [error]
+    while (link := chain[-1].__cause__ or chain[-1].__context__) and link not in chain:
         chain.append(link)
-        link = link.__cause__ or link.__context__
     place = f"model={model.name}" if model.name != "hf" else f"model.path={model.path}"
-    if any(isinstance(link, GatedRepoError) for link in chain):
-        return ModelError(
+    refusals = {
+        errors.GatedRepoError: (
             place,
             f"the hub says that {model.path} is gated, and this machine's token has no access.",
             f"Accept its licence on the model's page, then set HF_TOKEN. {PLAN_HINT}",
-        )
-    if any(isinstance(link, RevisionNotFoundError) for link in chain):
-        return ModelError("model.revision", f"{model.path} has no revision '{model.revision}'.", "Take main.")
-    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
-        return ModelError(
+        ),
+        errors.RevisionNotFoundError: (
+            "model.revision",
+            f"{model.path} has no revision '{model.revision}'.",
+            "Take main.",
+        ),
+        errors.RepositoryNotFoundError: (
             place,
             f"the hub knows no model {model.path}, or it is private.",
             "Check the id; for a private one set HF_TOKEN.",
-        )
-    if any(isinstance(link, HFValidationError) for link in chain):
-        return ModelError(place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER.")
+        ),
+        errors.HFValidationError: (place, "is neither a folder nor a hub id.", "Write ORG/NAME, or ./FOLDER."),
+    }
+    for kind, refusal in refusals.items():
+        if any(isinstance(link, kind) for link in chain):
+            return ModelError(*refusal)
     if unknown := _unknown_code(error, place):
         return unknown
     text = " ".join(str(link) for link in chain)
     if "connect" in text or "offline" in text.lower() or "cached files" in text:
-        return ModelError(
-            place,
-            f"the hub cannot be reached, and {model.path} is not in the local cache.",
-            f"Connect once, or name a local folder: model=hf model.path=FOLDER. {PLAN_HINT}",
-        )
+        what = f"the hub cannot be reached, and {model.path} is not in the local cache."
+        return ModelError(place, what, f"Connect once, or name a local folder: model=hf model.path=FOLDER. {PLAN_HINT}")
     return ModelError(place, first_line(error), PLAN_HINT)
 
 
 def _unknown_code(error: Exception, place: str) -> ModelError | None:
     """A model whose code is not in the installed transformers: it brings its own, or is newer."""
-    text = str(error)
-    if "trust_remote_code" in text:
+    if "trust_remote_code" in str(error):
         return ModelError(
             place,
             "this model brings its own code, which lorascope does not run unasked.",
             "Take a model whose type transformers knows, or read the code and ask for it: model.trust_remote_code=true "
             "model.revision=COMMIT",
         )
-    if found := re.search(r"model type [`'](\S*?)[`'] but Transformers does not recognize", text):
+    if found := re.search(r"model type [`'](\S*?)[`'] but Transformers does not recognize", str(error)):
         import transformers
 
-        return ModelError(
-            place,
-            f"its model type '{found[1]}' is unknown to transformers {transformers.__version__}.",
-            "It may be newer: install a later transformers, or check model_type in its config.json.",
-        )
+        what = f"its model type '{found[1]}' is unknown to transformers {transformers.__version__}."
+        remedy = "It may be newer: install a later transformers, or check model_type in its config.json."
+        return ModelError(place, what, remedy)
     return None
 
 
@@ -212,12 +194,8 @@ def folder_hash(model: ModelConfig) -> str | None:
     folder = Path(os.path.expanduser(model.path or ""))
     if model.package or not is_local(model.path or "") or not folder.is_dir():
         return None
-    files = {
-        file
-        for pattern in READ
-        for place in (".", "additional_chat_templates")
-        for file in (folder / place).glob(pattern)
-    }
+    places = (folder, folder / "additional_chat_templates")
+    files = {file for pattern in READ for place in places for file in place.glob(pattern)}
     digest = hashlib.sha256()
     for file in sorted(files):
         stat = file.stat()

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-TOKENIZER = "tokenizer_config.json"  # of a hub's model: is in the cache where its tokenizer is
-
-
 @dataclass(frozen=True)
 class Base:
     """A frozen base model, ready to be read or given an adapter."""
@@ -42,25 +39,25 @@ def load_base(config: RunConfig) -> Base:
     Raises:
         ModelError: when the model cannot be had.
     """
+    import torch
+
     path, revision = _where(config.model)
-    local = is_local(path.path or "")
     tokenizer = load_tokenizer(config.model)
     attention = config.model.attention
     architecture = load_architecture(dataclasses.replace(path, architecture={}))[0]  # not as a preset has it
     check_checkpoint(architecture, f"model.path={path.path}")
     check_scheme(config, architecture)
-    dtype = torch_dtype(config.model)
-    quantization = quantization_config(config.quantization, config.model)
-    options = {"quantization_config": quantization}
+    dtype: torch.dtype = getattr(torch, str(config.model.dtype))
+    quantization = _quantization_config(config.quantization, dtype)
+    options: dict[str, Any] = {"quantization_config": quantization}
     if stored_scheme(architecture):
         options = {}  # transformers reads the settings from the checkpoint
     elif method_of(architecture):
         path, found = in_full(path, architecture, dtype, to_disk=quantization is not None)
-        local, options = is_local(path.path or ""), options | found
+        options |= found
     model, loaded = from_hub(
         model_class(architecture).from_pretrained,
         path,
-        local=local,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # told below, by name
         dtype=dtype,
@@ -70,14 +67,14 @@ def load_base(config: RunConfig) -> Base:
         **options,
     )
     _check_loaded(loaded, path)
-    keep_weights_as_they_are(model)
-    if stored_scheme(architecture):
-        compute_in(model, dtype)
+    _set_4_bit_modules(model, dtype)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
     check_causal(model, f"model.path={path.path}")
-    return Base(model, tokenizer, revision or _commit(path) or "local", method_of(architecture))
+    # the commit that a hub's model was loaded from: its folder in the cache is called so
+    commit = None if is_local(path.path or "") else base_folder(path)
+    return Base(model, tokenizer, revision or (commit.name if commit else "local"), method_of(architecture))
 
 
 PROBED = 16  # tokens
@@ -128,8 +125,9 @@ def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
     """
     place, remedy = f"model.path={model.path}", "Copy weights and config.json anew, from one place."
     if other := sorted(loaded["mismatched_keys"]):
-        name, found, wanted = (*other[0], "", "")[:3]
-        what = f"{name} is {_shape(found)}, and {_shape(wanted)} by config.json"
+        name, *sizes = (*other[0], "", "")[:3]
+        found, wanted = (" x ".join(map(str, size)) for size in sizes)
+        what = f"{name} is {found}, and {wanted} by config.json"
         raise ModelError(place, f"{what} ({len(other)} weights of another shape).", remedy)
     heads = [name for name in loaded["unexpected_keys"] if re.search(r"(^|\.)(score|classifier)\.", name)]
     if missing := sorted(loaded["missing_keys"]):
@@ -137,10 +135,6 @@ def _check_loaded(loaded: Mapping[str, Any], model: ModelConfig) -> None:
             what = f"has a score head ({sorted(heads)[0]}) and no lm_head: it is a classifier."
             raise ModelError(place, what, "Name the language model that it was made from.")
         raise ModelError(place, f"its weights lack {missing[0]} ({len(missing)} that config.json asks for).", remedy)
-
-
-def _shape(size: Any) -> str:
-    return " x ".join(map(str, size))
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -152,43 +146,31 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     path, _ = _where(model)
-    return _padding(from_hub(AutoTokenizer.from_pretrained, path, local=is_local(path.path or "")), path)
+    return _padding(from_hub(AutoTokenizer.from_pretrained, path), path)
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer with a token to pad with, and a template that is taken without a name."""
-    templates = tokenizer.chat_template
+    templates, place = tokenizer.chat_template, f"model.path={model.path}"
     if isinstance(templates, dict) and "default" not in templates:
-        raise ModelError(
-            f"model.path={model.path}",
-            f"its tokenizer has several chat templates ({', '.join(templates)}), and none is called default.",
-            "Save the one that is meant as chat_template.jinja in the model's folder.",
-        )
+        what = f"its tokenizer has several chat templates ({', '.join(templates)}), and none is called default."
+        raise ModelError(place, what, "Save the one that is meant as chat_template.jinja in the model's folder.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise ModelError(
-            f"model.path={model.path}",
-            "its tokenizer names no token that ends a text.",
-            "Add eos_token: tokenizer_config.json",
-        )
+        what = "its tokenizer names no token that ends a text."
+        raise ModelError(place, what, "Add eos_token: tokenizer_config.json")
     return tokenizer
 
 
 def tokenizer_at_hand(model: ModelConfig) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer where it can be had in seconds; None where it is elsewhere or broken."""
-    from huggingface_hub import try_to_load_from_cache
-
     try:
         if model.package:
             return load_tokenizer(model) if is_unpacked(model) else _padding(packed_tokenizer(model), model)
-        path = model.path or ""
-        if not is_local(path):
-            cached = try_to_load_from_cache(path, TOKENIZER, revision=model.revision)
-            if not isinstance(cached, str):
-                return None
-            model = dataclasses.replace(model, path=str(Path(cached).parent))  # as a folder: no network is asked
-        return load_tokenizer(model)
+        folder = _local_folder(model, "tokenizer_config.json")
+        # as a folder: no network is asked
+        return load_tokenizer(dataclasses.replace(model, path=os.path.abspath(folder))) if folder else None
     except ModelError:
         return None  # the run says what is wrong
 
@@ -202,31 +184,21 @@ def _where(model: ModelConfig) -> tuple[ModelConfig, str]:
 
 def base_folder(model: ModelConfig) -> Path | None:
     """The local folder with the base's weights in full precision, after it was loaded; None where there is none."""
+    return _local_folder(_where(model)[0], "config.json")
+
+
+def _local_folder(model: ModelConfig, file: str) -> Path | None:
+    """A local model's folder, or the folder of a hub's model in the cache, if this file is there."""
     from huggingface_hub import try_to_load_from_cache
 
-    where, _ = _where(model)
-    assert where.path
-    if is_local(where.path):
-        return Path(os.path.expanduser(where.path))
-    found = try_to_load_from_cache(where.path, "config.json", revision=where.revision)
+    path = model.path or ""
+    if is_local(path):
+        return Path(os.path.expanduser(path))
+    found = try_to_load_from_cache(path, file, revision=model.revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _commit(model: ModelConfig) -> str:
-    """The commit that a hub's model was loaded from: its folder in the cache is called so."""
-    folder = None if is_local(model.path or "") else base_folder(model)
-    return folder.name if folder else ""
-
-
-def torch_dtype(model: ModelConfig) -> torch.dtype:
-    """The base's torch dtype; `model.dtype` is resolved."""
-    import torch
-
-    dtype: torch.dtype = getattr(torch, str(model.dtype))
-    return dtype
-
-
-def quantization_config(quantization: QuantizationConfig, model: ModelConfig) -> BitsAndBytesConfig | None:
+def _quantization_config(quantization: QuantizationConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     """bitsandbytes' settings: QLoRA's NF4 with double quantization (arXiv:2305.14314), or LLM.int8()."""
     from transformers import BitsAndBytesConfig
 
@@ -235,36 +207,28 @@ def quantization_config(quantization: QuantizationConfig, model: ModelConfig) ->
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=quantization.double_quant,
-            bnb_4bit_compute_dtype=torch_dtype(model),
+            bnb_4bit_compute_dtype=dtype,
         )
-    if quantization.scheme is Scheme.int8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
+    return BitsAndBytesConfig(load_in_8bit=True) if quantization.scheme is Scheme.int8 else None
 
 
-def keep_weights_as_they_are(model: Any) -> None:
-    """Forbid bitsandbytes to repack 4-bit weights in place.
+def _set_4_bit_modules(model: Any, dtype: torch.dtype) -> None:
+    """Forbid bitsandbytes to repack weights in place, and let stored ones compute in the run's dtype.
 
     On CPUs with AVX512-BF16 any forward without gradients repacks them for its own kernel; the backward of a
-    training that follows then finds no weights that it can read.
+    training that follows then finds no weights that it can read. Who has quantized them had a dtype of their own.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def compute_in(model: Any, dtype: torch.dtype) -> None:
-    """Let stored 4-bit weights compute in the run's dtype, not in that of who has quantized them."""
-    for module in model.modules():
         if hasattr(module, "compute_dtype") and hasattr(module, "quant_state"):
             module.compute_dtype, module.compute_type_is_set = dtype, True
 
 
 def quantized_modules(model: Any) -> int:
     """How many linear modules and stacks of experts hold bitsandbytes weights."""
-    linear = sum(type(module).__module__.startswith("bitsandbytes.nn.modules") for module in model.modules())
-    stacks = sum(type(module).__name__ == "Bnb4bitParametrization" for module in model.modules())
-    return linear + stacks
+    kinds = ("bitsandbytes.nn.modules", "bitsandbytes.nn.parametrize")
+    return sum(type(module).__module__.startswith(kinds) for module in model.modules())
 
 
 def check_quantized(model: Any, scheme: Scheme) -> None:

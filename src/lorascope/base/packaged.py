@@ -7,7 +7,8 @@ import io
 import os
 import shutil
 import tempfile
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,25 +74,23 @@ def unpack(model: ModelConfig) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock", fallback_to_soft=False):
             if not target.is_dir():  # else another process was faster
-                _unpack(model, source, target)
+                remedy = "Install the package again; look at the room on the disk."
+                with complete_folder(target) as aside, _explained(model, f"{source.name} cannot be unpacked", remedy):
+                    _convert(source, aside)
     except OSError as error:
         raise ModelError(str(target.parent), f"cannot be written: {error.strerror}.", "Set LORASCOPE_CACHE.") from error
     return target
 
 
-def _unpack(model: ModelConfig, source: Path, target: Path) -> None:
-    """Write beside the target's place, then rename: a killed process leaves no half of it there."""
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, renamed to `target` at the end: a killed process leaves no half of it there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        with redirect_stderr(io.StringIO()):  # transformers shows a bar here that cannot be switched off
-            _convert(source, aside)
-        aside.rename(target)
-    except Exception as error:
-        if isinstance(error, ModelError) or out_of_memory(error):
-            raise
-        what = f"{source.name} cannot be unpacked: {first_line(error).rstrip('.')}."
-        remedy = "Install the package again; look at the room on the disk."
-        raise ModelError(f"model={model.name}", what, remedy) from error
+        yield aside
+        if not target.is_dir():  # else another process was faster
+            aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -103,27 +102,31 @@ def packed_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         ModelError: when the package or its file is missing, or cannot be read.
     """
     source = _source(model)
-    try:
+    with _explained(model, f"the tokenizer of {source.name} cannot be read", "Install the package again."):
         return _tokenizer(source)
-    except ModelError:
-        raise
+
+
+@contextmanager
+def _explained(model: ModelConfig, what: str, remedy: str) -> Iterator[None]:
+    """Inside, whatever is raised becomes a ModelError."""
+    try:
+        with redirect_stderr(io.StringIO()):  # transformers shows bars here that cannot be switched off
+            yield
     except Exception as error:
-        what = f"the tokenizer of {source.name} cannot be read: {first_line(error).rstrip('.')}."
-        raise ModelError(f"model={model.name}", what, "Install the package again.") from error
+        if isinstance(error, ModelError) or out_of_memory(error):
+            raise
+        raise ModelError(f"model={model.name}", f"{what}: {first_line(error).rstrip('.')}.", remedy) from error
 
 
 def _source(model: ModelConfig) -> Path:
-    """The package's file."""
     assert model.package
     assert model.package_file
-    spec = importlib.util.find_spec(model.package)
+    spec, place = importlib.util.find_spec(model.package), f"model={model.name}"
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"model={model.name}", f"{model.package} holds no files.", "Install it again.")
+        raise ModelError(place, f"{model.package} holds no files.", "Install it again.")
     source = Path(spec.submodule_search_locations[0]) / model.package_file
     if not source.is_file():
-        raise ModelError(
-            f"model={model.name}", f"{model.package} has no file {model.package_file}.", "Install it again."
-        )
+        raise ModelError(place, f"{model.package} has no file {model.package_file}.", "Install it again.")
     return source
 
 
@@ -133,8 +136,7 @@ def _tokenizer(source: Path) -> PreTrainedTokenizerBase:
 
     if not is_gguf_available():
         raise ModelError(source.name, "reading it needs the package gguf.", "Run: pip install 'lorascope[embedded]'")
-    with redirect_stderr(io.StringIO()):  # transformers shows a bar here that cannot be switched off
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
     return tokenizer
 
 

@@ -21,14 +21,25 @@ class Seal:
     """
 
     def __init__(self, model: Any) -> None:
-        self._held = [_Held(thing) for thing in (*model.modules(), *_settings(model))]
+        # an object, its attributes, and what is in those that are containers
+        self._held: list[tuple[Any, dict[str, Any], list[tuple[Any, Any]]]] = []
+        for thing in (*model.modules(), *_settings(model)):
+            attributes = dict(vars(thing))
+            # a hook's handle knows its dictionary, so the same ones are filled again
+            inside = [(one, one.copy()) for one in attributes.values() if isinstance(one, dict | set | list)]
+            self._held.append((thing, attributes, inside))
         self._weights = [(weight, weight.requires_grad) for weight in model.parameters()]
         self.sums = sums_of(model)
 
     def put_back(self) -> None:
         """Every module as it was: what it consists of, hooks, attributes, settings; no gradients."""
-        for held in self._held:
-            held.put_back()
+        for thing, attributes, inside in self._held:
+            vars(thing).clear()
+            vars(thing).update(attributes)
+            for one, before in inside:
+                if _items(one) != _items(before):
+                    one.clear()
+                    one.extend(before) if isinstance(one, list) else one.update(before)
         for weight, trained in self._weights:
             weight.requires_grad_(trained)
             weight.grad = None
@@ -39,29 +50,11 @@ class Seal:
         return next((name for name in {**now, **self.sums} if now.get(name) != self.sums.get(name)), "")
 
 
-class _Held:
-    """The attributes of one object, and what is in those that are containers."""
-
-    def __init__(self, thing: Any) -> None:
-        self.thing, self.attributes = thing, dict(vars(thing))
-        # a hook's handle knows its dictionary, so the same ones are filled again
-        self.inside = [(one, one.copy()) for one in self.attributes.values() if isinstance(one, dict | set | list)]
-
-    def put_back(self) -> None:
-        own = vars(self.thing)
-        own.clear()
-        own.update(self.attributes)
-        for one, before in self.inside:
-            if _items(one) != _items(before):
-                one.clear()
-                one.extend(before) if isinstance(one, list) else one.update(before)
-
-
 def _items(one: dict[Any, Any] | set[Any] | list[Any]) -> Any:
     """What tells whether a container holds the very same things; tensors cannot be asked whether they are equal."""
-    if isinstance(one, dict):
-        return [(key, id(value)) for key, value in one.items()]
-    return one if isinstance(one, set) else [id(value) for value in one]
+    if isinstance(one, set):
+        return one
+    return [(key, id(value)) for key, value in (one.items() if isinstance(one, dict) else enumerate(one))]
 
 
 def _settings(model: Any) -> Iterator[Any]:

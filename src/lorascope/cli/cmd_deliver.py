@@ -1,23 +1,16 @@
-"""lorascope merge and export: take a run's adapter home."""
+"""lorascope merge, export, ship and push: take what won home."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorascope.cli import Command
 from lorascope.cli.cmd_runs import find_run
-from lorascope.config.validation import is_local
-from lorascope.errors import RunError
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
-    from lorascope.config.schema import ModelConfig
+from lorascope.errors import LorascopeError, complain
 
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +23,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="do not compare the merged model with what was evaluated"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compare (default: that of the run)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
@@ -37,11 +31,12 @@ def _run_merge(options: argparse.Namespace) -> None:
     """Merge, compare, print."""
     from lorascope.console import console, hush
     from lorascope.delivery.checked_merge import merge_run, show_merge
+    from lorascope.delivery.finished_run import finished_run
 
-    record, folder = find_run(options.run, options.runs)
+    run = finished_run(*find_run(options.run, options.runs), options.device)
     hush()
-    out = Path(options.out) if options.out else folder / "merged"
-    found = merge_run(record, folder, out, dtype=options.dtype, check=not options.no_check)
+    out = Path(options.out) if options.out else run.folder / "merged"
+    found = merge_run(run, out, dtype=options.dtype, check=not options.no_check)
     if options.json:
         print(json.dumps(found, indent=1))
     else:
@@ -73,42 +68,32 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_export(options: argparse.Namespace) -> None:
     """Write the adapter, and say what it has become."""
-    from lorascope.config.schema import RunConfig, from_dict
-    from lorascope.delivery.gguf_adapter import ENGINE, FILE, export_gguf
-    from lorascope.delivery.uniform_rank import export
-    from lorascope.records.record import Status
-    from lorascope.records.store import ADAPTER
-
-    record, folder = find_run(options.run, options.runs)
-    if record.status is not Status.done:
-        raise RunError(str(folder), f"is {record.status}, and has no adapter.", "Finish it: the same command.")
-    out = Path(options.out) if options.out else folder / f"export-{options.engine}"
-    model = from_dict(RunConfig, record.config).model
-    base = (model.hub_id or "") if not model.path or is_local(model.path) else model.path
-    if options.engine == ENGINE:
-        found = export_gguf(folder / ADAPTER, out, _base_config(model), base)
-        out = out / FILE
-    else:
-        found = export(folder / ADAPTER, out, options.engine, base)
-    if options.json:
-        print(json.dumps(found | {"out": str(out)}, indent=1))
-        return
-    was = ", ".join(map(str, found["ranks"]))
-    print(f"exported  {out}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
-    if options.engine == ENGINE:
-        kind = f"architecture {found['architecture']}, {found['blocks']} blocks"
-        packed = f", {model.package_file} of {model.package} too" if model.package else ""
-        print(f"fits      a GGUF of {base or model.path} ({kind}){packed}")
-        print(f"load      llama-cli -m BASE.gguf --lora {shlex.quote(str(out))}")
-
-
-def _base_config(model: ModelConfig) -> PretrainedConfig:
-    """The config of a run's base as it is stored; of a packaged one, as its preset says."""
-    from lorascope.base.architecture import load_architecture
     from lorascope.console import hush
+    from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.gguf_adapter import ENGINE, FILE, export_gguf
+    from lorascope.delivery.model_card import write_card
+    from lorascope.delivery.uniform_rank import export
 
     hush()
-    return load_architecture(model if model.package else dataclasses.replace(model, architecture={}))[0]
+    run = finished_run(*find_run(options.run, options.runs), "cpu")
+    out = place = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
+    if options.engine == ENGINE:
+        found = export_gguf(run.adapter, out, run.stored_config(), run.base_name)
+        place = out / FILE
+    else:
+        found = export(run.adapter, out, options.engine, run.base_name)
+    write_card(run.record, out)
+    if options.json:
+        print(json.dumps(found | {"out": str(place)}, indent=1))
+        return
+    was = ", ".join(map(str, found["ranks"]))
+    print(f"exported  {place}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
+    if options.engine == ENGINE:
+        kind = f"architecture {found['architecture']}, {found['blocks']} blocks"
+        model = run.config.model
+        packed = f", {model.package_file} of {model.package} too" if model.package else ""
+        print(f"fits      a GGUF of {run.base_name or model.path} ({kind}){packed}")
+        print(f"load      llama-cli -m BASE.gguf --lora {shlex.quote(str(place))}")
 
 
 EXPORT = Command(
@@ -117,4 +102,88 @@ EXPORT = Command(
     "lorascope export qv_ffn-smollm2 --for vllm",
     _export_arguments,
     _run_export,
+)
+
+
+def _ship_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("study", metavar="STUDY", help="a study's folder")
+    parser.add_argument("overrides", metavar="SETTING=VALUE", nargs="*", help="of the policy: max_forgetting=1")
+    text = "a policy of conf/ship, or a file of your own (default)"
+    parser.add_argument("--policy", metavar="NAME", default="default", help=text)
+    parser.add_argument("--arm", help="ship this one, not the cheapest that is not worse than the best")
+    parser.add_argument("--task", help="whose runs are shipped, where the study has several tasks")
+    parser.add_argument("--out", metavar="DIR", help="the folder to deploy (default: STUDY/ship)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure again (default: that of the run)")
+    parser.add_argument("--json", action="store_true", help="print the decision as JSON")
+
+
+def _run_ship(options: argparse.Namespace) -> None:
+    """Decide and write; exit with 0 (shipped), 2 (refused) or 1 (an error)."""
+    from lorascope.compose import read_policy
+    from lorascope.console import console, hush
+    from lorascope.delivery import shipping
+    from lorascope.reports.findings import find
+
+    try:
+        policy = read_policy(options.policy, options.overrides)
+        hush()
+        folder = Path(options.study).expanduser()
+        out = Path(options.out).expanduser() if options.out else folder / "ship"
+        shipment = shipping.ship(folder, policy, out, task=options.task, arm=options.arm, device=options.device)
+    except LorascopeError as error:
+        complain(error)
+        sys.exit(1)  # 2 means that it was refused
+    if options.json:
+        print(json.dumps(shipping.plain(shipment, shipping.as_report(shipment, policy, find(folder))), indent=1))
+    else:
+        shipping.show(console(), shipment, folder)
+    sys.exit(0 if shipment.out else 2)
+
+
+SHIP = Command(
+    "ship",
+    "write the folder to deploy of a study's cheapest arm that is not worse, or refuse: exits with 0, 2 if refused.",
+    "lorascope ship runs/placement max_forgetting=1",
+    _ship_arguments,
+    _run_ship,
+)
+
+
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    text = "a run, whose adapter is pushed, or a folder that merge, export or ship wrote"
+    parser.add_argument("what", metavar="RUN", help=text)
+    parser.add_argument(
+        "--to", metavar="ORG/NAME", required=True, help="the repository; it is made where there is none"
+    )
+    parser.add_argument("--private", action="store_true", help="make it private, where it is made")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    parser.add_argument("--json", action="store_true", help="print what was pushed as JSON")
+
+
+def _run_push(options: argparse.Namespace) -> None:
+    """Push, and print where it is."""
+    from lorascope.console import hush
+    from lorascope.delivery.finished_run import finished_run
+    from lorascope.delivery.pushing import WEIGHTS, push
+    from lorascope.formats import megabytes
+
+    folder = Path(options.what).expanduser()
+    weights = any((folder / name).is_file() for name in WEIGHTS)
+    what = folder if weights else finished_run(*find_run(options.what, options.runs), "cpu")
+    hush()
+    found = push(what, options.to, private=options.private)
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(f"pushed  {found['url']}   {found['files']} files, {megabytes(found['bytes'])}")
+
+
+PUSH = Command(
+    "push",
+    "push a run's adapter, or what merge, export or ship wrote, to a hub; nothing of this machine is in it.",
+    "lorascope push qv_ffn-smollm2 --to my-team/home-intents",
+    _push_arguments,
+    _run_push,
 )

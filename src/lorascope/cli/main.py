@@ -6,16 +6,17 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lorascope import __version__
-from lorascope.cli import cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
+from lorascope.cli import cmd_answer, cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
 from lorascope.compat import errors_raised
 from lorascope.console import whole_process
-from lorascope.errors import LorascopeError, complain
+from lorascope.errors import ConfigError, LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
@@ -46,9 +47,10 @@ def train() -> None:
     try:
         refuse_secrets(sys.argv[1:])
         words = keep_text(sys.argv[1:], sweep=any(word in SWEEP for word in sys.argv[1:]))
-        sys.argv[1:] = _flags_first(words)
-        with errors_raised():
-            decorate(_job(failures))()
+        with tempfile.TemporaryDirectory(prefix="lorascope-") as folder:
+            sys.argv[1:] = _flags_first(_from_run(words, Path(folder)))
+            with errors_raised():
+                decorate(_job(failures))()
     except Preempted as signal:
         _complain(f"preempted by {signal}: the record says so; the same command goes on from the last checkpoint.")
         sys.exit(PREEMPTED)
@@ -122,6 +124,27 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
     return job
 
 
+def _from_run(words: list[str], folder: Path) -> list[str]:
+    """The words with what Hydra understands in place of `--from RUN`: a config in the folder, made of the run's own.
+
+    Raises:
+        ConfigError: when there is no config to go by.
+    """
+    from lorascope.compose import write_rerun
+
+    found = [place for place, word in enumerate(words) if word == "--from" or word.startswith("--from=")]
+    if not found:
+        return words
+    first = found[0]
+    whole = words[first] != "--from"
+    run = words[first].partition("=")[2] if whole else "".join(words[first + 1 : first + 2])
+    rest = [*words[:first], *words[first + (1 if whole else 2) :]]
+    if len(found) > 1 or not run or any(word in VALUED for word in rest if "config" in word or word == "-cn"):
+        raise ConfigError("--from", "takes one run's folder, and no other config beside it.", "--from runs/NAME")
+    name = write_rerun(Path(run).expanduser(), rest, folder)
+    return [*rest, "--config-dir", str(folder), "--config-name", name]
+
+
 def _flags_first(words: list[str]) -> list[str]:
     """Flags before overrides: argparse takes no flag between two of them."""
     flags: list[str] = []
@@ -149,10 +172,11 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["train"]:
         sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
         return train()
-    parser = _parser()
-    options, more = parser.parse_known_args(words)
-    if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    try:
+        options, more = _parsed(words)
+    except SystemExit as end:
+        # argparse ends with 2 for words that it cannot read, and `ship` with 2 where it refuses
+        sys.exit(1 if end.code and words[:1] == ["ship"] else end.code)
     if more:  # overrides behind a flag, which argparse leaves over
         options.overrides += more
     try:
@@ -166,6 +190,15 @@ def main(arguments: list[str] | None = None) -> None:
     return None
 
 
+def _parsed(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and overrides that stand behind a flag."""
+    parser = _parser()
+    options, more = parser.parse_known_args(words)
+    if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return options, more
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lorascope", description="Where should LoRA go? Experiments with target strategies."
@@ -175,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
     for command in (
         cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
-        cmd_deliver.MERGE, cmd_deliver.EXPORT, cmd_runs.SYNC, cmd_doctor.DOCTOR,
+        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_answer.SERVE, cmd_deliver.MERGE, cmd_deliver.EXPORT,
+        cmd_deliver.SHIP, cmd_deliver.PUSH, cmd_runs.SYNC, cmd_doctor.DOCTOR,
     ):  # fmt: skip
         parser_of = commands.add_parser(
             command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"

@@ -368,6 +368,27 @@ class RunConfig:
     study: StudyConfig = field(default_factory=StudyConfig)
 
 
+class CheapestBy(StrEnum):
+    """What the cheapest of several arms is the lowest in."""
+
+    parameters = "parameters"
+    seconds = "seconds"
+    memory = "memory"
+
+
+@dataclass(kw_only=True)
+class ShipConfig:
+    """What an arm of a study must show before it is deployed; `conf/ship/default.yaml` says each."""
+
+    min_gain: dict[str, float] = field(default_factory=dict)
+    max_forgetting: float | None = 0.5
+    verdicts: list[str] = field(default_factory=lambda: ["better", "equivalent", "reference"])
+    all_seeds: bool = True
+    merged_equals_evaluated: bool = True
+    cheapest_by: CheapestBy = CheapestBy.parameters
+    deliver: list[str] = field(default_factory=lambda: ["merged", "peft"])
+
+
 def as_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON-ready values: enums become their strings."""
 

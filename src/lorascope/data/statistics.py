@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.config.schema import DatasetConfig
 from lorascope.data.chat_template import closing_tokens, is_marked, renders_date, special_tokens, with_template
 from lorascope.data.files import content_size
+from lorascope.data.messages import OPENING
 from lorascope.data.rows import Message, Row, Rows, shared_prompts
 from lorascope.data.sources import load_rows
 from lorascope.data.tokenization import TokenizedSplit, encode_row, prompt_ids
@@ -105,10 +106,11 @@ def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> 
     """Describe a data set for the record, JSON-ready.
 
     Returns:
-        `task`, `origin`, `license`, `split` in words; `unused`, columns that never reach the model; for each split
-        `rows`, `tokens` and `supervised_tokens`, `lengths` in tokens (nearest rank; `most` is the 95th of a hundred),
-        `duplicated_prompts`, the share of rows whose prompt came before in this split, and `labels`, rows of each
-        class; for each further set the same without tokens.
+        `task`, `origin`, `license`, `split` in words; `unused`, columns that never reach the model;
+        `system_messages`, some of the eval rows' own; for each split `rows`, `tokens` and `supervised_tokens`,
+        `lengths` in tokens (nearest rank; `most` is the 95th of a hundred), `duplicated_prompts`, the share of rows
+        whose prompt came before in this split, and `labels`, rows of each class; for each further set the same without
+        tokens.
     """
     return {
         "task": task_of(rows),
@@ -116,10 +118,23 @@ def data_card(rows: Rows, train: TokenizedSplit, evaluation: TokenizedSplit) -> 
         "license": rows.license or None,
         "split": rows.split or None,
         "unused": list(rows.unused),
+        "system_messages": system_messages(rows),
         "train": _set(rows.train, rows.labels, train),
         "eval": _set(rows.eval, rows.labels, evaluation),
         "sets": {name: _set(asked, rows.labels_of.get(name, rows.labels)) for name, asked in rows.probes.items()},
     }
+
+
+MOST_MESSAGES = 3
+
+
+def system_messages(rows: Rows) -> list[str]:
+    """The first few different system messages of the eval conversations; an empty one for those without."""
+    found: dict[str, None] = {}
+    for row in rows.eval:
+        if row.messages and len(found) < MOST_MESSAGES:
+            found[row.messages[0].content if row.messages[0].role in OPENING else ""] = None
+    return list(found)
 
 
 def task_of(rows: Rows) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +18,16 @@ from lorascope.base.architecture import load_architecture, model_class
 from lorascope.base.checkpoint import method_of
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import Base, base_folder, load_tokenizer
-from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme, from_dict
+from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme
 from lorascope.data.chat_template import with_template
 from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
+from lorascope.delivery.finished_run import FinishedRun
 from lorascope.delivery.merging import merge, with_adapter
+from lorascope.delivery.model_card import write_card
 from lorascope.errors import RunError
 from lorascope.evaluation.measure import measure_of
-from lorascope.records.record import RunRecord, Status
-from lorascope.records.store import ADAPTER
+from lorascope.records.record import RunRecord
 from lorascope.session import Data, Session
 
 if TYPE_CHECKING:
@@ -38,14 +40,15 @@ BOUNDS = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 REPORT = "merge.json"
 
 
-def merge_run(
-    record: RunRecord, folder: Path, out: Path, *, dtype: str | None = None, check: bool = True
-) -> dict[str, Any]:
-    """Merge the adapter of a run that is done into its base in full precision.
+class DiffersError(RunError):
+    """What was made of a run does not compute what the run's model does."""
+
+
+def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True) -> dict[str, Any]:
+    """Merge the adapter of a run into its base in full precision.
 
     Args:
-        record: of the run.
-        folder: of the run.
+        run: its adapter is merged.
         out: the folder to write.
         dtype: of the merged weights; that of the run where it is not named.
         check: compare logits on eval rows, and measure the run's metrics again.
@@ -55,31 +58,40 @@ def merge_run(
         as `evaluated` by the run and as `merged`; JSON-ready. It is written into the folder too.
 
     Raises:
-        RunError: when the run is not done, or the logits lie further apart than the bound; nothing is left then.
+        DiffersError: when the logits lie further apart than the bound; nothing is left then.
         ModelError: when the base cannot be had in full precision.
     """
-    if record.status is not Status.done:
-        raise RunError(str(folder), f"is {record.status}, and has no adapter to merge.", "Finish it: the same command.")
-    config: RunConfig = from_dict(RunConfig, record.config)
+    config = run.config
     dtype = dtype or str(config.model.dtype)
     _check_unchanged(config)
     full = _in_full_precision(config)
-    compared = _Compared.of(full, folder / ADAPTER) if check else None
+    compared = _Compared.of(full, run.adapter) if check else None
     base = base_folder(full.model)
     if base is None:
         raise RunError(f"model.path={full.model.path}", "is not in the local cache.", "Merge without --no-check, once.")
-    found = {"run": record.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
-    found |= merge(base, folder / ADAPTER, out, dtype)
+    found = {"run": run.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
+    found |= merge(base, run.adapter, out, dtype)
     if config.dataset.chat_template or config.dataset.template_kwargs:
         with_template(load_tokenizer(full.model), config.dataset).save_pretrained(out)
     try:
-        found |= compared.with_merged(out, dtype, record) if compared else {}
+        found |= compared.with_merged(out, dtype, run.record) if compared else {}
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
+    write_card(run.record, out, form="merged", sections={"The merge": _told(found)})
     report = {name: value for name, value in found.items() if name != "out"}
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def _told(found: Mapping[str, Any]) -> list[str]:
+    """What the card says of a merge."""
+    told = [f"Merged into the base in full precision; the weights are in {found['dtype']}."]
+    if "logits" in found:
+        apart = f"{found['logits']['apart']:.1e} standard deviations from those of base and adapter"
+        again = ", ".join(f"{name} {one['merged']:.4f}" for name, one in found["metrics"].items())
+        told.append(f"On {found['logits']['rows']} eval rows its logits are {apart}. Measured again: {again}.")
+    return told
 
 
 def _check_unchanged(config: RunConfig) -> None:
@@ -133,13 +145,12 @@ class _Compared:
         kind = model_class(AutoConfig.from_pretrained(str(out)))
         model = kind.from_pretrained(str(out), dtype=getattr(torch, dtype)).to(str(self.config.device)).eval()
         logits = _logits(model, self.data, int(self.tokenizer.pad_token_id or 0))
-        apart = max(
-            float((one - two).square().mean().sqrt() / one.std()) for one, two in zip(self.logits, logits, strict=True)
-        )
+        apart = _apart(self.logits, logits)
         bound = max(BOUNDS[dtype], BOUNDS[str(self.config.model.dtype)])
         if not apart <= bound:
             what = f"its logits are {apart:.2g} standard deviations from those of base and adapter (at most {bound})."
-            raise RunError(str(out), what, "Load base and adapter with PEFT, and report this with the model's name.")
+            remedy = "Load base and adapter with PEFT, and report this with the model's name."
+            raise DiffersError(str(out), what, remedy)
         base = Base(model, self.tokenizer, self.revision)
         measure = measure_of(self.config, base, self.data.rows, self.data.evaluation)
         scores = measure.base(model, lambda items: None).values()
@@ -149,6 +160,33 @@ class _Compared:
             if name in scores
         }
         return {"logits": {"apart": apart, "bound": bound, "rows": len(logits)}, "metrics": metrics}
+
+
+def check_same(run: FinishedRun, adapter: Path) -> float:
+    """How far the logits with another form of the run's adapter lie from those with its own, as `merge_run` has it.
+
+    Raises:
+        DiffersError: when they lie further apart than rounding explains.
+    """
+    session = Session()
+    quiet = Console(quiet=True)
+    found = []
+    for folder in (run.adapter, adapter):
+        inputs = session.inputs(run.config, quiet)
+        data = Data(inputs.rows, inputs.train, inputs.evaluation)
+        found.append(_logits(with_adapter(inputs.base.model, folder), data, inputs.pad_id))
+        session.take_back()
+    apart, bound = _apart(*found), BOUNDS[str(run.config.model.dtype)]
+    if not apart <= bound:
+        what = f"its logits are {apart:.2g} standard deviations from those of the run's adapter (at most {bound})."
+        raise DiffersError(str(adapter), what, "Take the run's own adapter, and report this with the model's name.")
+    return apart
+
+
+def _apart(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> float:
+    """The largest root mean square difference of a row's logits, in standard deviations of them."""
+    pairs = zip(first, second, strict=True)
+    return max(float((one - two).square().mean().sqrt() / one.std()) for one, two in pairs)
 
 
 def _logits(model: Any, data: Data, pad_id: int) -> list[torch.Tensor]:

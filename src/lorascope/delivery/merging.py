@@ -188,11 +188,12 @@ def _by_tensor(
                 for name, entry in header.items():
                     first, last = entry["data_offsets"]
                     stored.seek(start + first)
-                    data = stored.read(last - first)
-                    if entry["dtype"] in NAMES:
-                        value = torch.frombuffer(bytearray(data), dtype=getattr(torch, NAMES[entry["dtype"]]))
+                    data: Any = bytearray(last - first)
+                    stored.readinto(data)
+                    if entry["dtype"] in NAMES and data:
+                        value = torch.frombuffer(data, dtype=getattr(torch, NAMES[entry["dtype"]]))
                         value = merged(name, value.view(entry["shape"])).to(getattr(torch, dtype)).contiguous()
-                        data = value.view(-1).view(torch.uint8).numpy().tobytes()
+                        data = value.view(-1).view(torch.uint8).numpy().data  # no copy
                     total += out.write(data)
     if (base / INDEX).is_file():
         index = json.loads((base / INDEX).read_text(encoding="utf-8"))

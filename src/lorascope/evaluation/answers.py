@@ -54,7 +54,7 @@ def generate(
         ids, mask = left_padded([prompts[index] for index in batch], int(tokenizer.pad_token_id or 0), model.device)
         written = decode(model, tokenizer, ids, mask, max_new_tokens, ends)[:, ids.shape[1] :]
         for index, tokens in zip(batch, written.tolist(), strict=True):
-            answers[index] = _text(tokens, tokenizer, ends)
+            answers[index] = answer_text(tokens, tokenizer, ends)
         progress(len(batch))
     return answers
 
@@ -66,11 +66,13 @@ def decode(
     mask: torch.Tensor,
     max_new_tokens: int,
     ends: Sequence[int] = (),
+    streamer: Any = None,
     **changes: Any,
 ) -> torch.Tensor:
     """Token ids, (rows, width), and what the model writes behind them: the most likely, whatever its own settings.
 
     Args:
+        streamer: of transformers, handed each token.
         changes: fields of transformers' GenerationConfig.
     """
     import torch
@@ -82,13 +84,15 @@ def decode(
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": list(ends) or None,
     }
-    asked = {"generation_config": GenerationConfig(**settings | changes), "use_cache": True} | last_logits(model)
+    asked = {"generation_config": GenerationConfig(**settings | changes), "use_cache": True, "streamer": streamer}
+    asked |= last_logits(model)
     with torch.no_grad():
         written: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, **asked)
     return written
 
 
-def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
+def answer_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> str:
+    """The text of an answer's token ids, as far as one of `ends`, without special tokens and a thought before it."""
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return THOUGHT.sub("", text, count=1) if text.lstrip().startswith("<think>") else text
@@ -99,7 +103,7 @@ def right_answer(question: Question, tokenizer: PreTrainedTokenizerBase) -> str:
     if "tool_calls" not in json.loads(question.row.messages[-1].extra or "{}"):
         return question.row.completion
     ends = [token for token, _ in closing_tokens(question.answer, tokenizer)][:1]
-    return _text(question.answer, tokenizer, ends).strip()
+    return answer_text(question.answer, tokenizer, ends).strip()
 
 
 def unwrapped(text: str, completion: str, answer: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -110,7 +114,7 @@ def unwrapped(text: str, completion: str, answer: Sequence[int], tokenizer: PreT
         completion: the right answer, as the data have it.
         answer: the same as the template renders it, in token ids.
     """
-    rendered = _text(answer, tokenizer, [token for token, _ in closing_tokens(answer, tokenizer)][:1])
+    rendered = answer_text(answer, tokenizer, [token for token, _ in closing_tokens(answer, tokenizer)][:1])
     before, found, after = rendered.partition(completion.strip())
     if not found or not (before.strip() or after.strip()):
         return text

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lorascope.config.schema import Attention, Device, RunConfig, TrainConfig
-from lorascope.planning.model_dims import INTO_ATTENTION, Layer, ModelDims, survey
-from lorascope.planning.step_spec import Lora, StepSpec, first_layer, loras, step_spec_of
+from lorascope.config.schema import Attention, TrainConfig
+from lorascope.planning.model_dims import INTO_ATTENTION, Layer, ModelDims
+from lorascope.planning.step_spec import Lora, StepSpec, first_layer, loras
 from lorascope.targets.plan import TargetPlan
 
 # Products in an attention's backward for each of its two in the forward: the kernels compute the scores again.
@@ -17,19 +17,12 @@ BEFORE_ALL = INTO_ATTENTION - 1
 
 @dataclass(frozen=True)
 class ComputeEstimate:
-    """Floating-point operations of a training, evaluations and optimizer aside.
+    """Floating-point operations of a training, evaluations and optimizer aside."""
 
-    Args:
-        forward: for a token, at the length that it was estimated for.
-        backward: for a token, with what checkpointing computes again.
-        step_tokens: tokens of an optimizer's step, padding included.
-        run_tokens: tokens of the training; None where neither steps nor rows are known.
-    """
-
-    forward: float
-    backward: float
-    step_tokens: int
-    run_tokens: int | None
+    forward: float  # for a token, at the length that it was estimated for
+    backward: float  # for a token, with what checkpointing computes again
+    step_tokens: int  # of an optimizer's step, padding included
+    run_tokens: int | None  # of the training; None where neither steps nor rows are known
 
     @property
     def total(self) -> float:
@@ -57,36 +50,13 @@ class ComputeEstimate:
         }
 
 
-def estimate_compute(
-    config: RunConfig,
-    model: Any,
-    plan: TargetPlan,
-    *,
-    length: int | None = None,
-    supervised: int | None = None,
-    rows: int | None = None,
-    tokens: int | None = None,
-    device: Device | None = None,
-) -> ComputeEstimate:
+def estimate_compute(step: StepSpec, dims: ModelDims, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
     """The arithmetic of a run, nothing of which is loaded.
 
     Args:
-        config: resolved, unless `device` is named.
-        model: on the meta device, as `build_on_meta` gives it.
-        plan: of the adapter, for this model.
-        length: tokens of a row, for attention and the size of a step; `train.max_length` bounds it.
-        supervised: of them, those with a loss; all bound it.
-        rows: of the training half; `dataset.max_train_samples` bounds it.
-        tokens: of all these rows together, without padding.
-        device: plan as if on this one.
+        step: its length is the mean one, for attention and the size of a step.
+        in_run: tokens of the training, as `run_tokens` gives them.
     """
-    step = step_spec_of(config, device=device, length=length, supervised=supervised)
-    rows = rows or config.dataset.max_train_samples
-    return compute_of(step, survey(model), plan, run_tokens(config.train, step, rows, tokens))
-
-
-def compute_of(step: StepSpec, dims: ModelDims, plan: TargetPlan, in_run: int | None = None) -> ComputeEstimate:
-    """The arithmetic of a step."""
     adapter = loras(plan, dims)
     first = first_layer(adapter, dims, step)
     # before the first adapter nothing asks for a gradient, unless the embeddings do
@@ -96,20 +66,24 @@ def compute_of(step: StepSpec, dims: ModelDims, plan: TargetPlan, in_run: int | 
     forward = backward = 0.0
     for number, layer in enumerate(dims.layers):
         its = [one for one in adapter if one.layer == number]
-        ahead = _products(layer, dims, step) + sum(_adapted(one, step) for one in its)
+        ahead = 2 * sum(one.products for one in layer.matrices) + _attention(layer, dims, step)
+        ahead += sum(_adapted(one, step) for one in its)
         forward += ahead
         if number >= first:
             backward += _backward(layer, dims, step, its, entry if number == first else BEFORE_ALL)
             backward += ahead - _not_again(layer, its, step) if step.checkpointing else 0
     share = step.supervised / step.length
-    head = 2 * dims.head.products * share
+    head, below = 2 * dims.head.products * share, first < len(dims.layers)
     forward += head + 2 * sum(one.products for one in dims.outside)
-    if first < len(dims.layers):
+    if below:
         backward += head * (2 if step.on_cuda else 1)  # TRL computes the tiles of logits again
     for one in adapter:
-        if one.layer < 0:
-            ahead, back = _outside(one, dims, share, asked=first < len(dims.layers))
-            forward, backward = forward + ahead, backward + back
+        if one.name == dims.head.name:
+            forward += share * _lora(one, step)
+            backward += share * (2 * _lora(one, step) - (0 if below else 2 * one.rank * one.d_in))
+        elif one.layer < 0:  # on the embeddings, whose A is a table and no product
+            forward += 2 * one.rank * one.d_out
+            backward += 4 * one.rank * one.d_out
     return ComputeEstimate(forward, backward, step.tokens * step.accumulation, in_run)
 
 
@@ -121,11 +95,6 @@ def run_tokens(train: TrainConfig, step: StepSpec, rows: int | None, tokens: int
     return round(train.epochs * rows * mean) if rows else None
 
 
-def _products(layer: Layer, dims: ModelDims, step: StepSpec) -> float:
-    """A layer's forward without adapter: its weights, and every token with every other."""
-    return 2 * sum(one.products for one in layer.matrices) + _attention(layer, dims, step)
-
-
 def _attention(layer: Layer, dims: ModelDims, step: StepSpec) -> float:
     """Scores and their sums: a causal mask saves none of it in most kernels."""
     return 2.0 * step.length * (dims.queries + dims.attended) if layer.attends else 0.0
@@ -133,56 +102,38 @@ def _attention(layer: Layer, dims: ModelDims, step: StepSpec) -> float:
 
 def _backward(layer: Layer, dims: ModelDims, step: StepSpec, adapter: list[Lora], reached: int) -> float:
     """A layer's backward: frozen weights give a gradient of their input, behind stage `reached` alone."""
-    inputs = 2 * sum(one.products for one in layer.matrices if one.stage > reached)
-    attention = 0.0
+    own = 2.0 * sum(one.products for one in layer.matrices if one.stage > reached)
     if reached <= INTO_ATTENTION:
         factor = EAGER_BACKWARD if step.attention is Attention.eager else ATTENTION_BACKWARD
-        attention = factor * _attention(layer, dims, step)
-    own = 0.0
+        own += factor * _attention(layer, dims, step)
     for one in adapter:
-        own += 2 * (_stack(one, step) or _low_rank(one))
+        own += 2 * _lora(one, step)
         if one.stage <= reached:
             own -= 2 * one.rank * one.d_in  # nobody asks for the gradient of A's input
         elif one.rebased:
             own += 2 * one.d_in * one.d_out
         if one.stored > 1:  # the gradients of A and B come out of the whole stack's
             own += 2 * dims.by_name[one.name].products
-    return inputs + attention + own
+    return own
 
 
 def _not_again(layer: Layer, adapter: list[Lora], step: StepSpec) -> float:
     """What checkpointing does not compute again, if it is not reentrant: a last product that nobody behind it needs."""
+    if layer.normed or layer.routed or layer.dropouts or step.reentrant:
+        return 0.0
     adapted = {one.name for one in adapter if one.rank}
-    last = [one for one in layer.matrices if "down" in one.roles and one.name not in adapted]
-    needed = layer.normed or layer.routed or layer.dropouts or step.reentrant
-    return 0.0 if needed else 2 * sum(one.products for one in last)
+    return 2 * sum(one.products for one in layer.matrices if "down" in one.roles and one.name not in adapted)
 
 
 def _adapted(one: Lora, step: StepSpec) -> float:
     """A LoRA's forward for a token."""
     again = 2 * one.d_in * one.d_out if one.rebased else 0
     norms = 2 * one.rank * one.d_in * (one.d_in + one.d_out) / step.tokens if one.dora else 0
-    return (_stack(one, step) or _low_rank(one)) + again + norms
+    return _lora(one, step) + again + norms
 
 
-def _stack(one: Lora, step: StepSpec) -> float:
-    """Of a stack of experts, PEFT multiplies A and B themselves, once for all tokens; 0 for a single weight."""
-    return 2 * one.stored * one.rank * one.d_in * one.d_out / step.tokens if one.stored > 1 else 0
-
-
-def _outside(one: Lora, dims: ModelDims, share: float, *, asked: bool) -> tuple[float, float]:
-    """Forward and backward of a LoRA outside the blocks.
-
-    Args:
-        one: on the head, or on the embeddings, whose A is a table and no product.
-        dims: of the model.
-        share: of the tokens, those with a loss.
-        asked: whether the blocks below the head ask for a gradient.
-    """
-    if one.name != dims.head.name:
-        return 2 * one.rank * one.d_out, 4 * one.rank * one.d_out
-    return share * _low_rank(one), share * (2 * _low_rank(one) - (0 if asked else 2 * one.rank * one.d_in))
-
-
-def _low_rank(one: Lora) -> float:
+def _lora(one: Lora, step: StepSpec) -> float:
+    """Products by A and B for a token; for a stack of experts, PEFT multiplies A and B themselves, once for all."""
+    if one.stored > 1:
+        return 2 * one.stored * one.rank * one.d_in * one.d_out / step.tokens
     return 2 * one.rank * (one.d_in + one.d_out)

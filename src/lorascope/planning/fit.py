@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from lorascope.config.schema import Device, RunConfig
 from lorascope.errors import ConfigError
-from lorascope.planning.memory import MemoryEstimate, memory_of
-from lorascope.planning.model_dims import survey
-from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, StepSpec, step_spec_of
+from lorascope.planning.memory import MemoryEstimate, estimate_memory
+from lorascope.planning.model_dims import ModelDims
+from lorascope.planning.step_spec import CHECKPOINTING, StepSpec, step_spec_of
 from lorascope.targets.plan import TargetPlan
 
 # Of a GPU's memory, what torch's allocator does not give to tensors: the CUDA context (about half a GiB) and holes
@@ -24,9 +24,7 @@ POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 class Suggestion:
     """One way to make the same step of the optimizer."""
 
-    batch_size: int
-    gradient_accumulation: int
-    checkpointing: bool
+    step: StepSpec
     predicted_bytes: int
     fits: bool
     current: bool  # what was asked about
@@ -34,9 +32,10 @@ class Suggestion:
     @property
     def overrides(self) -> str:
         """The overrides that choose it."""
+        step = self.step
         return (
-            f"train.batch_size={self.batch_size} train.gradient_accumulation={self.gradient_accumulation} "
-            f"train.sft.{CHECKPOINTING}={str(self.checkpointing).lower()}"
+            f"train.batch_size={step.batch_size} train.gradient_accumulation={step.accumulation} "
+            f"train.sft.{CHECKPOINTING}={str(step.checkpointing).lower()}"
         )
 
 
@@ -59,25 +58,8 @@ def fits(memory: MemoryEstimate, gpu_memory: int) -> bool:
     return memory.total <= (1 - HEADROOM) * gpu_memory
 
 
-def needs_checkpointing(without: MemoryEstimate, gpu_memory: int) -> bool:
-    """Whether activations must be computed again: where keeping them all leaves a GPU less than its headroom.
-
-    Args:
-        without: the estimate of the run without checkpointing.
-        gpu_memory: bytes that the run may take, of a GPU that others use as well the free ones.
-    """
-    return not fits(without, gpu_memory)
-
-
 def with_checkpointing(
-    config: RunConfig,
-    model: Any,
-    plan: TargetPlan,
-    gpu_memory: int | None,
-    *,
-    length: int | None = None,
-    supervised: int | None = None,
-    device: Device | None = None,
+    config: RunConfig, dims: ModelDims, plan: TargetPlan, gpu_memory: int | None, **row: Any
 ) -> RunConfig:
     """The config with `train.sft.activation_checkpointing` said: on CUDA only where the run would not fit without it.
 
@@ -86,31 +68,19 @@ def with_checkpointing(
 
     Args:
         config: resolved, unless `device` is named.
-        model: on the meta device, as `build_on_meta` gives it.
-        plan: of the adapter, for this model.
-        gpu_memory: bytes that the run may take; None where they are not known, or it is not the GPU's that count.
-        length: tokens of the longest row; `train.max_length` where it is not known.
-        supervised: of them, those with a loss; all where it is not known.
-        device: plan as if on this one.
+        gpu_memory: bytes that the run may take, of a GPU that others use as well the free ones; None where they are
+            not known, or it is not the GPU's that count.
+        row: device, length and supervised, as `step_spec_of` takes them.
     """
-    step = step_spec_of(config, device=device, length=length, supervised=supervised)
-    said = CHECKPOINTING in config.train.sft or CHECKPOINTING_BEFORE in config.train.sft
-    if said or gpu_memory is None or not step.on_cuda:
+    step = step_spec_of(config, **row)
+    if CHECKPOINTING in config.train.sft or gpu_memory is None or not step.on_cuda:
         return config
-    without = memory_of(dataclasses.replace(step, checkpointing=False), survey(model), plan)
-    sft = config.train.sft | {CHECKPOINTING: needs_checkpointing(without, gpu_memory)}
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, sft=sft))
+    without = estimate_memory(replace(step, checkpointing=False), dims, plan)
+    sft = config.train.sft | {CHECKPOINTING: not fits(without, gpu_memory)}
+    return replace(config, train=replace(config.train, sft=sft))
 
 
-def suggestions(
-    config: RunConfig,
-    model: Any,
-    plan: TargetPlan,
-    gpu_memory: int,
-    *,
-    length: int | None = None,
-    supervised: int | None = None,
-) -> list[Suggestion]:
+def suggestions(config: RunConfig, dims: ModelDims, plan: TargetPlan, gpu_memory: int, **row: Any) -> list[Suggestion]:
     """Ways to train with the config's effective batch (batch_size x gradient_accumulation) on a GPU, fastest first.
 
     Those that fit come first: without checkpointing, which computes a forward again, before those with it; among these
@@ -118,40 +88,20 @@ def suggestions(
 
     Args:
         config: of the run, for whatever device; it is planned as if on CUDA.
-        model: on the meta device, as `build_on_meta` gives it.
-        plan: of the adapter, for this model.
         gpu_memory: bytes, all of the GPU's, or the free ones.
-        length: tokens of the longest row; `train.max_length` where it is not known.
-        supervised: of them, those with a loss; all where it is not known.
+        row: length and supervised, as `step_spec_of` takes them.
     """
-    rows: dict[str, Any] = {"length": length, "supervised": supervised}
-    config = with_checkpointing(config, model, plan, gpu_memory, device=Device.cuda, **rows)
-    now = step_spec_of(config, device=Device.cuda, **rows)
-    dims = survey(model)
+    config = with_checkpointing(config, dims, plan, gpu_memory, device=Device.cuda, **row)
+    now = step_spec_of(config, device=Device.cuda, **row)
     effective = now.batch_size * now.accumulation
+    sizes = [size for size in range(1, effective + 1) if effective % size == 0]
     found = []
-    for batch_size in (size for size in range(1, effective + 1) if effective % size == 0):
-        for checkpointing in (False, True):
-            step = dataclasses.replace(
-                now, batch_size=batch_size, accumulation=effective // batch_size, checkpointing=checkpointing
-            )
-            memory = memory_of(step, dims, plan)
-            found.append(_suggestion(step, memory, gpu_memory, current=step == now))
+    for size, checkpointing in product(sizes, (False, True)):
+        step = replace(now, batch_size=size, accumulation=effective // size, checkpointing=checkpointing)
+        memory = estimate_memory(step, dims, plan)
+        found.append(Suggestion(step, memory.total, fits(memory, gpu_memory), current=step == now))
     return sorted(found, key=_order)
 
 
-def _suggestion(step: StepSpec, memory: MemoryEstimate, gpu_memory: int, *, current: bool) -> Suggestion:
-    return Suggestion(
-        batch_size=step.batch_size,
-        gradient_accumulation=step.accumulation,
-        checkpointing=step.checkpointing,
-        predicted_bytes=memory.total,
-        fits=fits(memory, gpu_memory),
-        current=current,
-    )
-
-
-def _order(one: Suggestion) -> tuple[int, int, int]:
-    if one.fits:
-        return 0, int(one.checkpointing), -one.batch_size
-    return 1, one.predicted_bytes, 0
+def _order(one: Suggestion) -> tuple[int, ...]:
+    return (0, one.step.checkpointing, -one.step.batch_size) if one.fits else (1, one.predicted_bytes)

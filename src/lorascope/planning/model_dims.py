@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lorascope.compat import unquantized_modules
+from lorascope.compat import attention_of, unquantized_modules
+from lorascope.config.schema import Attention
 from lorascope.errors import PlanError
 from lorascope.targets.module_map import ModuleMap, map_modules
 from lorascope.targets.roles import FFN_PLACE, place_of
@@ -102,6 +104,7 @@ class ModelDims:
     parameters: int  # tied weights count once
     buffer_bytes: int
     checkpoint_width: int  # bytes of a number in the weights' files
+    eager: bool  # its attention is eager, whatever is asked for
 
     @cached_property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -126,7 +129,6 @@ class ModelDims:
 
 STAGES = {"o": OUT_OF_ATTENTION, "gate": INTO_FFN, "up": INTO_FFN, "down": OUT_OF_FFN}
 ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_top_k", "moe_k")
-HEADS = ("num_attention_heads", "n_head")
 ATTENTION_DROPOUT = re.compile(r"att(ention|n)_dropout$")
 BEHIND_FFN = re.compile(r"post_(feedforward|mlp|ffn)")
 KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
@@ -136,21 +138,23 @@ def survey(model: Any) -> ModelDims:
     """The dimensions of a transformers model, as `build_on_meta` gives it."""
     config = model.config.get_text_config()
     modules = map_modules(model, str(config.model_type), "")
-    matrices = _matrices(model, modules, _first(config, ACTIVE))
+    matrices = _matrices(model, modules, _first(config, *ACTIVE))
     output, table = model.get_output_embeddings(), model.get_input_embeddings().weight
     head_name = next((path for path, module in model.named_modules() if module is output), "")
     head = next((one for one in matrices if one.name == head_name), None)
-    hidden = _first(config, ("hidden_size", "d_model", "n_embd")) or int(table.shape[1])
-    heads = _first(config, HEADS) or 1
-    kv_heads = 1 if getattr(config, "multi_query", False) else _first(config, KEY_VALUE_HEADS) or heads
-    head_width = _first(config, ("head_dim",)) or hidden // heads
+    hidden = _first(config, "hidden_size", "d_model", "n_embd") or int(table.shape[1])
+    heads = _first(config, "num_attention_heads", "n_head") or 1
+    kv_heads = 1 if getattr(config, "multi_query", False) else _first(config, *KEY_VALUE_HEADS) or heads
+    head_width = _first(config, "head_dim") or hidden // heads
+    names = ("hidden_activation", "hidden_act", "activation_function", "ffn_config")
+    activations = (getattr(config, name, None) for name in names)
     return ModelDims(
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
-        key_width=_first(config, ("qk_head_dim",)) or head_width,
-        value_width=_first(config, ("v_head_dim",)) or head_width,
-        activation=_activation(config),
+        key_width=_first(config, "qk_head_dim") or head_width,
+        value_width=_first(config, "v_head_dim") or head_width,
+        activation=next((name for name in activations if isinstance(name, str)), "gelu"),
         attention_dropout=float(largest(config, "attention_dropout") or largest(config, "attn_pdrop") or 0),
         rotary=any("rotary" in path for path, _ in model.named_modules()),
         layers=_layers(model, modules, matrices, hidden, {"q": heads, "k": kv_heads}, head_width),
@@ -159,37 +163,31 @@ def survey(model: Any) -> ModelDims:
         parameters=modules.parameters,
         buffer_bytes=sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
         checkpoint_width=4 if "float32" in str(config.dtype) else 2,  # a preset does not say: 2, as most are
+        eager=attention_of(model) == Attention.eager,
     )
 
 
 def _matrices(model: Any, modules: ModuleMap, active: int | None) -> list[Matrix]:
     """Every weight of a product, with layer, roles and stage."""
-    roles: dict[tuple[str, str], tuple[str, ...]] = {}
-    layers: dict[tuple[str, str], int] = {}
+    roles: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for one in modules.projections:
-        roles[one.module, one.parameter] = (*roles.get((one.module, one.parameter), ()), one.role)
-    for one in (*modules.projections, *modules.named):
-        layers[one.module, one.parameter] = one.layer
+        roles[one.module, one.parameter].append(one.role)
+    layers = {(one.module, one.parameter): one.layer for one in (*modules.projections, *modules.named)}
     converted = converted_modules(model)
-    found = []
-    for weight in weights_of(model):
-        key = (weight.module, weight.parameter)
-        its = roles.get(key, ())
-        share = min(active or weight.experts, weight.experts)
-        found.append(
-            Matrix(
-                name=weight.name,
-                layer=layers.get(key, -1),
-                roles=its,
-                stage=_stage(weight.name, its),
-                d_in=weight.d_in,
-                d_out=weight.d_out,
-                stored=weight.experts,
-                active=share if weight.experts > 1 else 1,
-                quantized=weight.module in converted,
-            )
+    return [
+        Matrix(
+            name=weight.name,
+            layer=layers.get((weight.module, weight.parameter), -1),
+            roles=(its := tuple(roles[weight.module, weight.parameter])),
+            stage=_stage(weight.name, its),
+            d_in=weight.d_in,
+            d_out=weight.d_out,
+            stored=weight.experts,
+            active=min(active or weight.experts, weight.experts),
+            quantized=weight.module in converted,
         )
-    return found
+        for weight in weights_of(model)
+    ]
 
 
 def converted_modules(model: Any) -> set[str]:
@@ -218,8 +216,11 @@ def _layers(
         for one in matrices
         if one.layer >= 0 and (place := place_of(one.name)) is not None
     }
-    norms: dict[int, list[Norm]] = {}
-    dropouts: dict[int, int] = {}
+    by_layer: defaultdict[int, list[Matrix]] = defaultdict(list)
+    for one in matrices:
+        by_layer[one.layer].append(one)
+    norms: defaultdict[int, list[Norm]] = defaultdict(list)
+    dropouts: Counter[int] = Counter()
     normed: set[int] = set()
     for path, module in model.named_modules():
         place = place_of(path)
@@ -227,15 +228,12 @@ def _layers(
         if place is None or number is None:
             continue
         if "norm" in type(module).__name__.lower():
-            norms.setdefault(number, []).append(_norm(place.inside, module, hidden, heads, head_width))
+            norms[number].append(_norm(place.inside, module, hidden, heads, head_width))
             normed |= {number} if BEHIND_FFN.search(place.inside) else set()
         elif type(module).__name__ == "Dropout" and module.p and not ATTENTION_DROPOUT.search(path):
-            dropouts[number] = dropouts.get(number, 0) + 1
-    by_layer: dict[int, list[Matrix]] = {}
-    for one in matrices:
-        by_layer.setdefault(one.layer, []).append(one)
+            dropouts[number] += 1
     return tuple(
-        Layer(tuple(by_layer.get(number, ())), tuple(norms.get(number, ())), dropouts.get(number, 0), number in normed)
+        Layer(tuple(by_layer[number]), tuple(norms[number]), dropouts[number], number in normed)
         for number in range(modules.layers)
     )
 
@@ -260,12 +258,7 @@ def _stage(name: str, roles: tuple[str, ...]) -> int:
     return INTO_FFN if place and FFN_PLACE.search(place.inside) else INTO_ATTENTION
 
 
-def _activation(config: Any) -> str:
-    names = ("hidden_activation", "hidden_act", "activation_function", "ffn_config")
-    return next((str(value) for name in names if isinstance(value := getattr(config, name, None), str)), "gelu")
-
-
-def _first(config: Any, names: tuple[str, ...]) -> int | None:
+def _first(config: Any, *names: str) -> int | None:
     """The first of these settings that is a number above 0."""
     values = (largest(config, name) for name in names)
     return next((value for value in values if isinstance(value, int) and value > 0), None)
@@ -280,11 +273,9 @@ def learned_positions(model: Any) -> int | None:
 
     for name, module in model.named_modules():
         leaf = name.rpartition(".")[2]
-        if OF_OTHER_SENSES.search(name):
-            continue
-        if isinstance(module, torch.nn.Embedding) and ("position" in leaf or leaf == "wpe"):
-            # OPT and its kin count from 2
-            return int(module.num_embeddings - getattr(module, "offset", 0))
+        table = isinstance(module, torch.nn.Embedding) and not OF_OTHER_SENSES.search(name)
+        if table and ("position" in leaf or leaf == "wpe"):
+            return int(module.num_embeddings - getattr(module, "offset", 0))  # OPT and its kin count from 2
     return None
 
 
@@ -292,7 +283,6 @@ def check_positions(model: Any, longest: int | None, max_length: int) -> None:
     """Refuse rows that are longer than the positions that a model has learned.
 
     Args:
-        model: on the meta device.
         longest: tokens of the longest row; None where it is not known.
         max_length: `train.max_length`, at which rows are cut.
 

@@ -1,32 +1,26 @@
-"""Plan a run, or all runs of a sweep, before anything is loaded: target plan, memory, compute."""
+"""Plan a run before anything is loaded: target plan, memory, compute."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from lorascope.base.checkpoint import with_stored_scheme
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import tokenizer_at_hand
-from lorascope.compat import attention_of
 from lorascope.config.machine import resolve
 from lorascope.config.schema import Attention, Device, ModelConfig, RunConfig, Scheme
-from lorascope.console import console, hush, importing, waiting
+from lorascope.console import hush, importing
 from lorascope.data.sources import pin
 from lorascope.data.statistics import Size, size_of
 from lorascope.errors import ConfigError, LorascopeError, PlanError
 from lorascope.evaluation.external_metrics import pin_metrics
 from lorascope.formats import megabytes
-from lorascope.planning.compute import ComputeEstimate, estimate_compute
+from lorascope.planning.compute import ComputeEstimate, estimate_compute, run_tokens
 from lorascope.planning.fit import Suggestion, suggestions, with_checkpointing
 from lorascope.planning.memory import MemoryEstimate, estimate_memory
-from lorascope.planning.model_dims import check_positions
+from lorascope.planning.model_dims import ModelDims, check_positions, survey
+from lorascope.planning.step_spec import step_spec_of
 from lorascope.records.environment import free_gpu_bytes, gpu_bytes
 from lorascope.records.store import find_done
 from lorascope.targets.adapter_parts import check_init
@@ -43,9 +37,7 @@ if TYPE_CHECKING:
 def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig:
     """The config that names one experiment: every `auto` decided, every file pinned by its hash.
 
-    Args:
-        config: as `compose` gives it.
-        device: decide as on this one; by default the config's, which must be there.
+    It is decided as on `device`; by default as on the config's, which must be there.
 
     Raises:
         ConfigError: when the device is not there, or the weights are stored in another quantization.
@@ -57,26 +49,27 @@ def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig
         what = f"is for 4-bit bases, and this one has quantization={config.quantization.scheme}."
         raise ConfigError("quantization.experts=true", what, "Take quantization=nf4, or leave it out.")
     # hashes of the files that decide what is learned and how it is judged
-    dataset = dataclasses.replace(pin(config.dataset), metrics=pin_metrics(config.dataset.metrics))
-    model = dataclasses.replace(config.model, content=folder_hash(config.model))
-    return dataclasses.replace(config, model=model, dataset=dataset)
+    dataset = replace(pin(config.dataset), metrics=pin_metrics(config.dataset.metrics))
+    model = replace(config.model, content=folder_hash(config.model))
+    return replace(config, model=model, dataset=dataset)
 
 
 class PlanningCache:
     """What several plans share: models on the meta device, tokenizers and sizes of data sets, each read once."""
 
     def __init__(self) -> None:
-        self._models: dict[str, tuple[ModuleMap, Any]] = {}
+        self._models: dict[str, tuple[ModuleMap, Any, ModelDims]] = {}
         self._tokenizers: dict[str, PreTrainedTokenizerBase | None] = {}
         self._sizes: dict[tuple[str, str], Size | None] = {}
 
-    def model(self, model: ModelConfig) -> tuple[ModuleMap, Any]:
-        """The module map, and the model on the meta device."""
+    def model(self, model: ModelConfig) -> tuple[ModuleMap, Any, ModelDims]:
+        """The module map, the model on the meta device, and its dimensions."""
         key = str(model)
         if key not in self._models:
             with importing():
                 hush()
-                self._models[key] = read_model(model)
+                modules, built = read_model(model)
+                self._models[key] = modules, built, survey(built)
         return self._models[key]
 
     def size(self, config: RunConfig) -> Size | None:
@@ -91,29 +84,17 @@ class PlanningCache:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will train and take.
+    """What a run will train and take."""
 
-    Args:
-        config: resolved; it names the run.
-        modules: the model as layers x roles.
-        model: on the meta device.
-        size: of the data; None where rows are taken to be as long as `train.max_length` allows.
-        done: the record, if the run is done and is not to be repeated.
-        target: what is trained; None until the base's weights have decided it. Without it there are no estimates.
-        training: the config with activation checkpointing decided, which the results do not depend on.
-        memory: at the peak.
-        compute: of the training.
-    """
-
-    config: RunConfig
+    config: RunConfig  # resolved; it names the run
     modules: ModuleMap
-    model: Any
-    size: Size | None
-    done: RunRecord | None = None
-    target: TargetPlan | None = None
-    training: RunConfig | None = None
-    memory: MemoryEstimate | None = None
-    compute: ComputeEstimate | None = None
+    dims: ModelDims
+    size: Size | None  # of the data; None where rows are taken to be as long as `train.max_length` allows
+    done: RunRecord | None = None  # the record, if the run is done and is not to be repeated
+    target: TargetPlan | None = None  # None, and no estimates, until the base's weights have decided it
+    training: RunConfig | None = None  # with activation checkpointing decided, which the results do not depend on
+    memory: MemoryEstimate | None = None  # at the peak
+    compute: ComputeEstimate | None = None  # of the training
 
     @property
     def measured(self) -> bool:
@@ -134,18 +115,21 @@ class RunPlan:
             return {}
         return {"length": self.size.longest, "supervised": self.size.supervised}
 
-    @property
-    def mean_row(self) -> dict[str, Any]:
-        """Tokens of a row on average, rows, and tokens of them all, for the arithmetic; nothing likewise."""
-        if self.size is None:
-            return {}
-        tokens = min(self.size.tokens, self.size.rows * self.config.train.max_length)
-        return {"length": max(1, round(tokens / self.size.rows)), "rows": self.size.rows, "tokens": tokens}
+    def compute_of(self, config: RunConfig) -> ComputeEstimate:
+        """The arithmetic of a training of this plan with these settings; rows that are not here are bounded."""
+        assert self.target
+        rows, tokens, length = config.dataset.max_train_samples, None, None
+        if self.size:
+            rows = self.size.rows
+            tokens = min(self.size.tokens, rows * self.config.train.max_length)
+            length = max(1, round(tokens / rows))
+        step = step_spec_of(config, length=length)
+        return estimate_compute(step, self.dims, self.target, run_tokens(config.train, step, rows, tokens))
 
     def suggestions(self, gpu_memory: int) -> list[Suggestion]:
         """Ways to take the same steps on a GPU of so many bytes, best first."""
         assert self.target
-        return suggestions(self.training or self.config, self.model, self.target, gpu_memory, **self.longest_row)
+        return suggestions(self.training or self.config, self.dims, self.target, gpu_memory, **self.longest_row)
 
 
 def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memory: int | None = None) -> RunPlan:
@@ -163,11 +147,10 @@ def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memor
         LorascopeError: when the run cannot be made so.
     """
     cache = cache or PlanningCache()
-    modules, model = cache.model(config.model)
+    modules, model, dims = cache.model(config.model)
     size = cache.size(config)
     check_positions(model, size.longest if size else None, config.train.max_length)
-    done = None if config.overwrite else find_done(config)
-    plan = RunPlan(config, modules, model, size, done)
+    plan = RunPlan(config, modules, dims, size, None if config.overwrite else find_done(config))
     if config.target.auto.method is not None:
         return plan
     return with_target(plan, plan_targets(config.target, modules), gpu_memory)
@@ -179,21 +162,17 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     Raises:
         PlanError: when the adapter cannot start as the config says.
     """
-    config, model = plan.config, plan.model
+    config = plan.config
     check_init(target, config.quantization.scheme)
     _check_experts(plan, target)
     if gpu_memory is None:
         gpu_memory = free_gpu_bytes(str(config.device))
-    training = with_checkpointing(config, model, target, gpu_memory, **plan.longest_row)
-    computed = Attention.eager if attention_of(model) == Attention.eager else config.model.attention
-    estimated = dataclasses.replace(training, model=dataclasses.replace(training.model, attention=computed))
-    return dataclasses.replace(
-        plan,
-        target=target,
-        training=training,
-        memory=estimate_memory(estimated, model, target, **plan.longest_row),
-        compute=estimate_compute(estimated, model, target, **plan.mean_row),
-    )
+    training = with_checkpointing(config, plan.dims, target, gpu_memory, **plan.longest_row)
+    attention = Attention.eager if plan.dims.eager else config.model.attention
+    estimated = replace(training, model=replace(training.model, attention=attention))
+    plan = replace(plan, target=target, training=training)
+    memory = estimate_memory(step_spec_of(estimated, **plan.longest_row), plan.dims, target)
+    return replace(plan, memory=memory, compute=plan.compute_of(estimated))
 
 
 def _check_experts(plan: RunPlan, target: TargetPlan) -> None:
@@ -234,40 +213,11 @@ class Job:
         """Whether it was made before, and will not be repeated."""
         return self.plan is not None and self.plan.done is not None
 
-
-def show_jobs(jobs: Sequence[Job], out: Console | None = None) -> None:
-    """Plan every job, and show them; nothing is loaded, and none is kept from being run."""
-    if any(job.config and job.config.dry_run for job in jobs):
-        return  # each shows its own plan
-    out = out or console()
-    cache = PlanningCache()
-    with waiting(out, "planning all runs"):
-        for job in jobs:
-            _plan(job, cache)
-    table = Table(box=None, pad_edge=False)
-    for title in ("run", "parameters", "memory", ""):
-        table.add_column(title, justify="right" if title in ("parameters", "memory") else "left")
-    for job in jobs:
-        target = job.plan.target if job.plan else None
-        parameters = f"{target.trainable_parameters:,}" if target else "-"
-        memory = job.plan.memory_text if job.plan else "-"
-        table.add_row(*map(Text, (job.overrides, parameters, memory, _state(job))))
-    done, bad = sum(job.done for job in jobs), sum(job.error is not None for job in jobs)
-    counts = [f"{done} done" if done else "", f"{bad} cannot be run" if bad else ""]
-    out.print(f"[bold]{len(jobs)} runs[/]   {', '.join(filter(None, counts))}".rstrip())
-    out.print(table)
-
-
-def _state(job: Job) -> str:
-    if job.error:
-        return job.error.problem
-    return "done" if job.done else ""
-
-
-def _plan(job: Job, cache: PlanningCache) -> None:
-    if job.config is None:
-        return
-    try:
-        job.plan = plan_run(resolve_config(job.config), cache)
-    except LorascopeError as error:
-        job.error = error
+    def make_plan(self, cache: PlanningCache) -> None:
+        """Plan it, or keep why it cannot be run."""
+        if self.config is None:
+            return
+        try:
+            self.plan = plan_run(resolve_config(self.config), cache)
+        except LorascopeError as error:
+            self.error = error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lorascope.config.machine import optimizer, resolve
 from lorascope.config.schema import Attention, Device, Dtype, EvaluationConfig, RunConfig, Scheme, TrainConfig
 from lorascope.planning.model_dims import INTO_ATTENTION, Matrix, ModelDims
-from lorascope.targets.plan import PlannedModule, TargetPlan
+from lorascope.targets.plan import TargetPlan
 
 # On a CPU, glibc serves blocks below 32 MiB (DEFAULT_MMAP_THRESHOLD_MAX) from a heap that does not fit torch's aligned
 # blocks into the holes that they leave, and gives nothing back. Measured at six settings of two models, as the peak
@@ -22,7 +22,7 @@ class MemoryBlock(NamedTuple):
 
     what: str
     size: float  # bytes of each
-    copies: float = 1
+    copies: float = 1  # 0 where a step has none
 
 
 def total(blocks: Iterable[MemoryBlock]) -> float:
@@ -30,16 +30,10 @@ def total(blocks: Iterable[MemoryBlock]) -> float:
     return sum(block.size * block.copies for block in blocks)
 
 
-def resident(blocks: Iterable[MemoryBlock], device: Device) -> int:
-    """Bytes of memory that they take on a device."""
-    blocks = list(blocks)
-    large = total(block for block in blocks if block.size >= MAPPED or device is not Device.cpu)
-    return round(large) + lasting(blocks, device)
-
-
-def lasting(blocks: Iterable[MemoryBlock], device: Device) -> int:
-    """Of these bytes, those that the process keeps when the tensors are gone."""
-    return round(HEAP * total(block for block in blocks if block.size < MAPPED)) if device is Device.cpu else 0
+def placed(blocks: Collection[MemoryBlock], device: Device) -> tuple[int, int]:
+    """Bytes that tensors take on a device: those that go back with them, and those that the process keeps."""
+    small = total(block for block in blocks if block.size < MAPPED) if device is Device.cpu else 0
+    return round(total(blocks) - small), round(HEAP * small)
 
 
 WIDTHS = {Dtype.bfloat16: 2, Dtype.float16: 2, Dtype.float32: 4}  # bytes a number
@@ -84,9 +78,15 @@ class StepSpec:
         return self.batch_size * self.length
 
     @property
-    def padded(self) -> bool:
-        """Whether some row is shorter, so that attention gets a mask; for one row alone there is none."""
-        return self.batch_size > 1
+    def evaluation(self) -> StepSpec:
+        """The largest batch of an evaluation."""
+        return replace(self, batch_size=max(1, self.evaluated // self.length))
+
+    def quantized(self, dims: ModelDims) -> list[Matrix]:
+        """The weights that are stored quantized."""
+        if self.scheme is Scheme.none:
+            return []
+        return [one for one in dims.matrices if one.quantized or (self.experts and one.stored > 1)]
 
 
 def step_spec_of(
@@ -103,7 +103,7 @@ def step_spec_of(
     config = resolve(config, device or config.device)
     train = config.train
     length = min(length or train.max_length, train.max_length)
-    checkpointing = train.sft.get(CHECKPOINTING, train.sft.get(CHECKPOINTING_BEFORE))
+    checkpointing = train.sft.get(CHECKPOINTING)
     return StepSpec(
         device=config.device,
         dtype=config.model.dtype,
@@ -142,46 +142,33 @@ class Lora:
     layer: int  # -1 outside the blocks
     stage: int
     d_in: int
-    d_out: int  # of the whole weight
-    rank: int
-    stored: int  # experts
-    dora: bool
-    rebased: bool  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
-    bias: int = 0  # numbers of the bias
+    d_out: int  # of the whole weight, or of the bias
+    rank: int = 0
+    stored: int = 1  # experts
+    dora: bool = False
+    rebased: bool = False  # DoRA with dropout: PEFT multiplies the base's weight, in float32, a second time
 
     @property
     def tensors(self) -> tuple[int, ...]:
         """Numbers in A and in B, or in the bias."""
-        if self.bias:
-            return (self.bias,)
+        if not self.rank:
+            return (self.d_out,)
         return self.stored * self.rank * self.d_in, self.stored * self.rank * self.d_out
 
 
 def loras(plan: TargetPlan, dims: ModelDims) -> list[Lora]:
     """The LoRAs of a plan, in its order, and its biases."""
-    parts: dict[str, list[PlannedModule]] = {}
-    for part in plan.modules:
-        parts.setdefault(part.module, []).append(part)
     found = []
-    for module, its in parts.items():
-        part, weight = its[0], dims.by_name.get(module)
-        found.append(
-            Lora(
-                name=module,
-                layer=part.layer,
-                stage=weight.stage if weight else INTO_ATTENTION,
-                d_in=part.d_in,
-                d_out=weight.d_out if weight else part.d_out,
-                rank=sum(one.rank for one in its),
-                stored=weight.stored if weight else 1,
-                dora=part.dora,
-                rebased=part.dora and plan.lora_dropout > 0,
-            )
-        )
+    for site in plan.sites:
+        part = site.parts[0]
+        # a table of embeddings is no product's weight
+        weight = dims.by_name.get(site.module) or Matrix(site.module, -1, (), INTO_ATTENTION, part.d_in, part.d_out)
+        rebased = part.dora and plan.lora_dropout > 0
+        size = (part.d_in, weight.d_out, site.rank, weight.stored)
+        found.append(Lora(site.module, part.layer, weight.stage, *size, part.dora, rebased))
     for term in plan.biases:
-        weight = dims.by_name.get(term.module)
-        stage = weight.stage if weight else INTO_ATTENTION
-        found.append(Lora(term.module, term.layer, stage, 0, term.size, 0, 1, False, False, term.size))
+        stage = dims.by_name[term.module].stage if term.module in dims.by_name else INTO_ATTENTION
+        found.append(Lora(term.module, term.layer, stage, 0, term.size))
     return found
 
 
@@ -205,40 +192,24 @@ SMALLEST_8BIT = 4096
 STATES = {"sgd": 0, "adagrad": 1, "rmsprop": 1, "lion_32bit": 1, "paged_lion_32bit": 1, "adafactor": 0}
 
 
-def quantized_bytes(matrix: Matrix, scheme: Scheme, double_quant: bool) -> int:
-    """Bytes of a weight that bitsandbytes holds, with all that it needs to be read again."""
-    if scheme is Scheme.int8:
-        return matrix.parameters + FLOAT32 * matrix.d_out
-    blocks = -(-matrix.parameters // BLOCK)
-    statistics = blocks + FLOAT32 * -(-blocks // BLOCK_OF_BLOCKS) + CODES if double_quant else FLOAT32 * blocks + 64
-    return -(-matrix.parameters // 2) + statistics
-
-
 def weights_bytes(dims: ModelDims, step: StepSpec) -> int:
     """Bytes of the base as it is held: what is not quantized has the base's dtype."""
-    quantized = quantized_matrices(dims, step)
+    quantized = step.quantized(dims)
     kept = dims.parameters - sum(one.parameters for one in quantized)
-    return (
-        sum(quantized_bytes(one, step.scheme, step.double_quant) for one in quantized)
-        + kept * step.width
-        + dims.buffer_bytes
-    )
+    return sum(_quantized_bytes(one, step) for one in quantized) + kept * step.width + dims.buffer_bytes
 
 
-def quantized_matrices(dims: ModelDims, step: StepSpec) -> list[Matrix]:
-    """The weights that are stored quantized in this step."""
-    if step.scheme is Scheme.none:
-        return []
-    return [one for one in dims.matrices if one.quantized or (step.experts and one.stored > 1)]
+def _quantized_bytes(matrix: Matrix, step: StepSpec) -> int:
+    """Of a weight that bitsandbytes holds, with all that it needs to be read again."""
+    if step.scheme is Scheme.int8:
+        return matrix.parameters + FLOAT32 * matrix.d_out
+    blocks = -(-matrix.parameters // BLOCK)
+    double = blocks + FLOAT32 * -(-blocks // BLOCK_OF_BLOCKS) + CODES
+    return -(-matrix.parameters // 2) + (double if step.double_quant else FLOAT32 * blocks + 64)
 
 
 def optimizer_bytes(tensors: Iterable[int], optimizer: str) -> int:
-    """Bytes of an optimizer's state.
-
-    Args:
-        tensors: how many numbers each trained tensor has.
-        optimizer: as transformers' `optim` names it.
-    """
+    """Bytes of the state for tensors of so many numbers; `optimizer` as transformers' `optim` names it."""
     if "8bit" in optimizer:
         moments = 1 if "lion" in optimizer else 2
         return sum(

@@ -13,7 +13,6 @@ from lorascope.config.schema import RunConfig, StudyConfig
 from lorascope.console import waiting
 from lorascope.errors import LorascopeError
 from lorascope.formats import duration
-from lorascope.planning.compute import estimate_compute
 from lorascope.planning.run_plan import PlanningCache, RunPlan, plan_run
 from lorascope.records.study_record import FINAL, Arm
 from lorascope.study.design import ArmOnTask, Design
@@ -155,7 +154,7 @@ class TrainingTimes:
         """
         if plan is None or plan.target is None:
             return None
-        work = estimate_compute(config, plan.model, plan.target, **plan.mean_row)
+        work = plan.compute_of(config)
         if work.run is None:
             return None
         self.speed = self.speed or measured_speed(config)
