@@ -79,7 +79,7 @@ def plan_lines(plan: TargetPlan) -> list[str]:
     kinds = [f"init {plan.init}"] * (str(plan.init) != "lora") + ["DoRA"] * plan.dora
     if kinds:
         lines.append(", ".join(kinds))
-    if zeros := sum(site.stored for site in plan.sites) - sum(planned.parameters for planned in plan.modules):
+    if zeros := sum(site.parameters for site in plan.sites) - sum(planned.parameters for planned in plan.modules):
         lines.append(
             f"stored parameters {plan.stored_parameters:,}: {zeros:,} stay zero, for parts that are not adapted"
         )
@@ -232,8 +232,8 @@ def show_modules(out: Console, modules: ModuleMap) -> None:
             first.role,
             name + extra,
             str(len({projection.layer for projection in those})),
-            f"{first.parameters(8):,}" if known else "?",
-            f"{sum(projection.parameters(8) for projection in those):,}" if known else "?",
+            f"{first.parameters_at(8):,}" if known else "?",
+            f"{sum(projection.parameters_at(8) for projection in those):,}" if known else "?",
         )
     out.print(table)
     for role in modules.roles:

@@ -161,7 +161,7 @@ def loras(plan: TargetPlan, dims: ModelDims) -> list[Lora]:
     """The LoRAs of a plan, in its order, and its biases."""
     parts: dict[str, list[PlannedModule]] = {}
     for part in plan.modules:
-        parts.setdefault(part.module, []).append(part)
+        parts.setdefault(part.name, []).append(part)
     found = []
     for module, its in parts.items():
         part, weight = its[0], dims.by_name.get(module)

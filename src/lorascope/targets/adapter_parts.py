@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.config.schema import Init, Scheme
 from lorascope.errors import PlanError
+from lorascope.targets.biases import MaskedGradient, rows_mask
 from lorascope.targets.plan import PlannedModule, Site, TargetPlan
 
 if TYPE_CHECKING:
     import torch
 
 
-ADAPTER = "default"
+ADAPTER = "default"  # PEFT's own name for the only adapter
 
 
 def check_init(plan: TargetPlan, scheme: Scheme) -> None:
@@ -49,17 +50,16 @@ def check_init(plan: TargetPlan, scheme: Scheme) -> None:
             "Take quantization=nf4, or target.init=pissa without quantization.",
         )
     for site in plan.sites:
-        projection = site.parts[0].projection
-        if projection.layer < 0 or projection.experts > 1 or projection.parameter != "weight":
+        if site.layer < 0 or site.experts > 1 or site.parameter != "weight":
             raise PlanError(
                 place,
-                f"is for linear modules in the blocks, and {site.module} is none.",
+                f"is for linear modules in the blocks, and {site.name} is none.",
                 "Leave it out of target.modules and target.ranks, or take target.init=lora.",
             )
-        widest = projection.d_in if plan.init is Init.eva else min(projection.d_in, projection.width)
+        widest = site.d_in if plan.init is Init.eva else min(site.d_in, site.d_out)
         if site.rank > widest:
             raise PlanError(
-                place, f"finds {widest} components in {site.module}, not {site.rank}.", "Lower the ranks or the budget."
+                place, f"finds {widest} components in {site.name}, not {site.rank}.", "Lower the ranks or the budget."
             )
 
 
@@ -75,16 +75,15 @@ def initialise(layers: Mapping[str, Any], plan: TargetPlan, seed: int) -> None:
 
     with torch.no_grad():
         for site in plan.sites:
-            layer = layers[site.module]
-            if site.parts[0].projection.parameter == "embedding":
+            layer = layers[site.name]
+            if site.parameter == "embedding":
                 # as PEFT does: the table's side starts from zero, so that an untouched adapter changes nothing
                 layer.lora_embedding_A[ADAPTER].zero_()
-                columns = initial_a(seed, site.parts[0].layer, site.parts[0].key, site.rank, site.parts[0].d_out)
-                layer.lora_embedding_B[ADAPTER].copy_(columns.T)
+                layer.lora_embedding_B[ADAPTER].copy_(initial_a(seed, site.layer, site.key, site.rank, site.d_out).T)
                 continue
-            values = torch.cat([part_a(part, seed) for part in site.parts], dim=1)
+            values = torch.cat([_part_a(part, seed) for part in site.parts], dim=1)
             a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-            if site.parts[0].projection.mirrored:
+            if site.mirrored:
                 # PEFT's B faces the input here, and its columns go by rank, then expert
                 a.zero_()
                 b.copy_(values.permute(2, 1, 0).flatten(1))
@@ -93,12 +92,11 @@ def initialise(layers: Mapping[str, Any], plan: TargetPlan, seed: int) -> None:
                 b.zero_()
 
 
-def part_a(part: PlannedModule, seed: int) -> torch.Tensor:
+def _part_a(part: PlannedModule, seed: int) -> torch.Tensor:
     """A's start for one part, shape (experts, rank, d_in)."""
     import torch
 
-    experts = part.projection.experts
-    keys = [part.key] if experts == 1 else [f"{part.key}/{expert}" for expert in range(experts)]
+    keys = [part.key] if part.experts == 1 else [f"{part.key}/{expert}" for expert in range(part.experts)]
     return torch.stack([initial_a(seed, part.layer, key, part.rank, part.d_in) for key in keys])
 
 
@@ -124,38 +122,22 @@ def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
         plan: what they were built from.
     """
     for site in plan.sites:
-        if site.blocked:
-            layer = layers[site.module]
-            mirrored = site.parts[0].projection.mirrored
-            weight = (layer.lora_A if mirrored else layer.lora_B)[ADAPTER].weight
-            weight.register_hook(_MaskedRows(block_mask(site).T if mirrored else block_mask(site)))
+        if site.rows is not None:
+            layer = layers[site.name]
+            facing_output = layer.lora_A if site.mirrored else layer.lora_B
+            facing_output[ADAPTER].weight.register_hook(MaskedGradient(block_mask(site)))
 
 
 def block_mask(site: Site) -> torch.Tensor:
-    """Where B may be anything but zero: bool, shape (d_out, rank x experts), columns as PEFT orders them."""
+    """Where PEFT's B may be anything but zero: bool, of its shape (d_out, rank x experts).
+
+    Where PEFT takes a stack's inputs for outputs it is A that may, of shape (experts x rank, d_out).
+    """
     import torch
 
-    projection = site.parts[0].projection
-    mask = torch.zeros(projection.width, site.rank, projection.experts, dtype=torch.bool)
+    mask = torch.zeros(site.d_out, site.rank, site.experts, dtype=torch.bool)
     column = 0
     for part in site.parts:
-        rows = torch.zeros(projection.width, dtype=torch.bool)
-        for start, stop in part.projection.rows or ():
-            rows[start:stop] = True
-        mask[rows, column : column + part.rank] = True
+        mask[rows_mask(part.rows or (), site.d_out), column : column + part.rank] = True
         column += part.rank
-    if projection.mirrored:  # PEFT's A: its rows go by expert, then rank
-        mask = mask.transpose(1, 2)
-    return mask.flatten(1)
-
-
-class _MaskedRows:
-    """A gradient hook; the mask follows the gradient's device."""
-
-    def __init__(self, mask: torch.Tensor) -> None:
-        self.mask = mask
-
-    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
-        if self.mask.device != gradient.device:
-            self.mask = self.mask.to(gradient.device)
-        return gradient * self.mask
+    return mask.transpose(1, 2).flatten(1).T if site.mirrored else mask.flatten(1)

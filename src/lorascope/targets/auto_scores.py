@@ -114,9 +114,12 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
     parts: dict[str, list[Projection]] = {}
     for one in projections:
         parts.setdefault(one.module, []).append(one)
-    norms: dict[Projection, float] = {}
-    for path, those in parts.items():
-        norms |= _part_norms(base.get_submodule(path), those)
+    norms = {
+        one: _columns(weight.T, one).norm().item()
+        for path, those in parts.items()
+        for weight in [plain_weight(base.get_submodule(path))]
+        for one in those
+    }
     ratios = dict.fromkeys(projections, 0.0)
     tokens = dict.fromkeys(projections, 0)
 
@@ -136,12 +139,6 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
         for one in projections
         if one.module in read_whole
     }
-
-
-def _part_norms(module: Any, parts: Sequence[Projection]) -> dict[Projection, float]:
-    """The Frobenius norm of each part's rows."""
-    weight = plain_weight(module)
-    return {one: _columns(weight.T, one).norm().item() for one in parts}
 
 
 def _columns(values: torch.Tensor, one: Projection) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.compat import set_parameter
 from lorascope.config.schema import Bias
 from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
-from lorascope.targets.weights import Spans
+from lorascope.targets.weights import Spans, base_path
 
 if TYPE_CHECKING:
     import torch
@@ -34,23 +34,18 @@ def trained_biases(bias: Bias, adapted: Iterable[Projection], modules: ModuleMap
     rows: dict[str, list[Spans | None]] = {}
     for one in adapted:
         rows.setdefault(one.module, []).append(one.rows)
-    return tuple(term._replace(rows=_union(rows[term.module])) for term in modules.biases if term.module in rows)
-
-
-def _union(parts: Iterable[Spans | None]) -> Spans | None:
-    """The rows of all parts, each once; None stands for every row."""
-    found: set[tuple[int, int]] = set()
-    for spans in parts:
-        if spans is None:
-            return None
-        found.update(spans)
-    return tuple(sorted(found))
+    found = []
+    for term in modules.biases:
+        if parts := rows.get(term.module):
+            spans = None if None in parts else tuple(sorted({span for part in parts for span in part or ()}))
+            found.append(term._replace(rows=spans))
+    return tuple(found)
 
 
 def biases_in(model: Any) -> dict[str, int]:
     """The trained biases of a model with an adapter: their modules' paths in the base, and how long they are."""
     return {
-        _path(name.rpartition(".")[0]): parameter.numel()
+        base_path(name.rpartition(".")[0]): parameter.numel()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and name.rpartition(".")[2] == "bias"
     }
@@ -68,8 +63,8 @@ def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:
             continue
         if id(bias) not in copies:
             copies[id(bias)] = torch.nn.Parameter(bias.detach().to(torch.float32, copy=True))
-            if (spans := rows[_path(path)]) is not None:
-                copies[id(bias)].register_hook(_MaskedBias(bias, spans))
+            if (spans := rows[base_path(path)]) is not None:
+                copies[id(bias)].register_hook(MaskedGradient(rows_mask(spans, len(bias))))
         module.bias = copies[id(bias)]
         if bias.dtype != torch.float32:
             rounded = _Rounded(copies[id(bias)], bias.dtype)
@@ -77,22 +72,25 @@ def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:
             module.register_forward_hook(rounded.after, always_call=True)
 
 
-def _path(path: str) -> str:
-    """Of a module in PEFT's model, its path in the base."""
-    return path.removeprefix("base_model.model.").replace(".base_layer", "")
+def rows_mask(spans: Spans, rows: int) -> torch.Tensor:
+    """Which of so many rows lie in the spans: bool, shape (rows,)."""
+    import torch
+
+    mask = torch.zeros(rows, dtype=torch.bool)
+    for start, stop in spans:
+        mask[start:stop] = True
+    return mask
 
 
-class _MaskedBias:
-    """A gradient hook that keeps rows outside some spans as they are."""
+class MaskedGradient:
+    """A gradient hook that zeroes what a mask leaves out; the mask follows the gradient's device."""
 
-    def __init__(self, bias: torch.Tensor, spans: Spans) -> None:
-        import torch
-
-        self.mask = bias.detach().new_zeros(bias.shape, dtype=torch.float32)
-        for start, stop in spans:
-            self.mask[start:stop] = 1
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
 
     def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient, and zeros where the mask has none."""
+        self.mask = self.mask.to(gradient.device)
         return gradient * self.mask
 
 

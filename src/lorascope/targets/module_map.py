@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
 from lorascope.targets.role_inference import BlockReading, read_blocks
 from lorascope.targets.roles import CAUSAL_BY, FUTURE, UNTRAINABLE
-from lorascope.targets.weights import Spans, Weight, number, weights_of
+from lorascope.targets.weights import Spans, Weight, head_counts, number, weights_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ class Projection:
     ordinal: int = 0  # among the weights that play this role in this layer
     source: str = "name"  # how the role was found: name, structure, mapping
 
-    def parameters(self, rank: int) -> int:
+    @property
+    def name(self) -> str:
+        """The path, with an expert stack's parameter behind it."""
+        stack = self.experts > 1 or self.parameter not in ("weight", "embedding")
+        return f"{self.module}.{self.parameter}" if stack else self.module
+
+    def parameters_at(self, rank: int) -> int:
         """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685, for each expert."""
         assert self.d_out is not None
         return self.experts * rank * (self.d_in + self.d_out)
@@ -134,26 +141,31 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
     reading = read_blocks([one for one in weights if one.name.startswith(tower)], model, mapping or {})
     projections = sorted(_projections(reading), key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal))
     _check_trainable(model)
-    with_role = {(projection.module, projection.parameter) for projection in projections}
-    rest = [weight for weight in weights if (weight.module, weight.parameter) not in with_role]
-    mixers = {(one.module, one.parameter) for one in projections if one.role == "mixer"}  # which may be named too
-    by_name = [weight for weight in weights if weight in rest or (weight.module, weight.parameter) in mixers]
-    heads = number(config, "num_attention_heads")
+    roles = {one.name: one.role for one in projections}
+    heads, kv_heads = head_counts(config)
+    ups = [one.d_out for one in projections if one.role == "up" and one.d_out]
     return ModuleMap(
         name=name,
         model_type=config.model_type,
         origin=origin,
         layers=reading.layers,
         hidden=number(config, "hidden_size"),
-        intermediate=number(config, "intermediate_size") or _widest(projections),
-        heads=heads,
-        kv_heads=number(config, "num_key_value_heads") or heads,
+        intermediate=number(config, "intermediate_size") or max(ups, default=None),
+        heads=heads or None,
+        kv_heads=kv_heads or None,
         vocabulary=number(config, "vocab_size"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
         projections=tuple(projections),
-        unmapped=tuple(weight.name for weight in rest),
-        named=tuple(_named(by_name, reading)) + tuple(_embeddings(model)),
+        unmapped=tuple(weight.name for weight in weights if weight.name not in roles),
+        named=(
+            *(
+                _projection(weight, reading.layer_of(weight.name), weight.name.rpartition(".")[2])
+                for weight in weights
+                if roles.get(weight.name, "mixer") == "mixer"  # mixers may be named too
+            ),
+            *_embeddings(model),
+        ),
         biases=tuple(
             BiasTerm(name.rpartition(".")[0], reading.layer_of(name), parameter.numel())
             for name, parameter in model.named_parameters()
@@ -185,51 +197,23 @@ def _language_tower(model: Any) -> str:
 def _projections(reading: BlockReading) -> list[Projection]:
     """A projection for each role of each weight."""
     found: list[Projection] = []
-    seen: dict[tuple[int, str], int] = {}
+    ordinals: Counter[tuple[int, str]] = Counter()
     for layer, weight, roles, parts, source in reading.found:
+        fused = roles if len(roles) > 1 else ()
         for role in roles:
-            ordinal = seen.get((layer, role), 0)
-            seen[layer, role] = ordinal + 1
             rows = parts.get(role) if parts else None
-            size = weight.d_out if len(roles) == 1 else sum(stop - start for start, stop in rows) if rows else None
-            found.append(
-                Projection(
-                    layer=layer,
-                    role=role,
-                    module=weight.module,
-                    d_in=weight.d_in,
-                    d_out=size,
-                    fused_with=tuple(roles) if len(roles) > 1 else (),
-                    rows=rows,
-                    width=weight.d_out,
-                    parameter=weight.parameter,
-                    experts=weight.experts,
-                    transposed=weight.transposed,
-                    mirrored=weight.mirrored,
-                    ordinal=ordinal,
-                    source=source,
-                )
-            )
+            size = weight.d_out if not fused else sum(stop - start for start, stop in rows) if rows else None
+            own = {"d_out": size, "rows": rows, "ordinal": ordinals[layer, role], "source": source}
+            found.append(_projection(weight, layer, role, fused_with=fused, **own))
+            ordinals[layer, role] += 1
     return found
 
 
-def _named(rest: list[Weight], reading: BlockReading) -> list[Projection]:
-    """What has no role, by its leaf's name; outside the blocks the layer is -1."""
-    return [
-        Projection(
-            layer=reading.layer_of(weight.name),
-            role=weight.name.rpartition(".")[2],
-            module=weight.module,
-            d_in=weight.d_in,
-            d_out=weight.d_out,
-            width=weight.d_out,
-            parameter=weight.parameter,
-            experts=weight.experts,
-            transposed=weight.transposed,
-            mirrored=weight.mirrored,
-        )
-        for weight in rest
-    ]
+def _projection(weight: Weight, layer: int, role: str, **more: Any) -> Projection:
+    """A projection of a weight: of the whole of it, where `more` does not give its part."""
+    same = ("module", "d_in", "d_out", "parameter", "experts", "transposed", "mirrored")
+    fields = {name: getattr(weight, name) for name in same} | more
+    return Projection(layer=layer, role=role, width=weight.d_out, **fields)
 
 
 def _embeddings(model: Any) -> list[Projection]:
@@ -241,8 +225,3 @@ def _embeddings(model: Any) -> list[Projection]:
             leaf = path.rpartition(".")[2]
             return [Projection(-1, leaf, path, d_in, d_out, width=d_out, parameter="embedding")]
     return []
-
-
-def _widest(projections: list[Projection]) -> int | None:
-    ups = [projection.d_out for projection in projections if projection.role == "up" and projection.d_out]
-    return max(ups, default=None)
