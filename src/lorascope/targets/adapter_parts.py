@@ -25,11 +25,7 @@ ADAPTER = "default"  # PEFT's own name for the only adapter
 
 
 def check_init(plan: TargetPlan, scheme: Scheme) -> None:
-    """Refuse a start that PEFT does not offer for this plan on this base; plain LoRA always passes.
-
-    Args:
-        plan: what is to be attached.
-        scheme: how the base is stored, resolved.
+    """Refuse a start that PEFT does not offer for this plan on a base that is so stored; plain LoRA always passes.
 
     Raises:
         PlanError: with what to take instead.
@@ -115,12 +111,7 @@ def initial_a(seed: int, layer: int, role: str, rank: int, d_in: int) -> torch.T
 
 
 def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
-    """Let the gradients of B reach only the planned rows, in every module that is adapted by parts.
-
-    Args:
-        layers: PEFT's LoRA layers by path, as `attach.adapted_modules` finds them.
-        plan: what they were built from.
-    """
+    """Let the gradients of B reach only the planned rows, in all of `initialise`'s layers that are adapted by parts."""
     for site in plan.sites:
         if site.rows is not None:
             layer = layers[site.name]

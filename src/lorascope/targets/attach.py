@@ -11,7 +11,7 @@ from lorascope.compat import taken_for_experts
 from lorascope.config.schema import AlphaPolicy, Init
 from lorascope.errors import PlanError
 from lorascope.targets.adapter_parts import ADAPTER, initialise, keep_blocks
-from lorascope.targets.biases import biases_in, own_biases
+from lorascope.targets.biases import own_biases
 from lorascope.targets.plan import Site, TargetPlan
 from lorascope.targets.weights import base_path, weights_of
 
@@ -138,7 +138,8 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
     """
     built: dict[str, Any] = {path: _built(layer) for path, layer in adapted_modules(model).items()}
     wanted: dict[str, Any] = {site.name: _planned(site) for site in plan.sites}
-    built |= {f"{path}.bias": size for path, size in biases_in(model).items()}
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    built |= {base_path(name): bias.numel() for name, bias in learned.items() if name.endswith(".bias")}
     wanted |= {f"{term.module}.bias": term.size for term in plan.biases}
     if built != wanted:
         lines = [
@@ -152,7 +153,7 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
             + "\n    ".join(lines[:5]),
             "The weights are of another shape than the architecture that was planned with: mend model.architecture.",
         )
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in learned.values())
     if trained != plan.stored_parameters:
         raise PlanError(
             f"target={plan.strategy}",

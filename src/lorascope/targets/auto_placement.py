@@ -19,9 +19,10 @@ from lorascope.errors import PlanError
 from lorascope.targets import eva
 from lorascope.targets.auto_scores import condition_number, feature_norms
 from lorascope.targets.build_plan import budget_of
-from lorascope.targets.module_map import ModuleMap, Projection
+from lorascope.targets.module_map import ModuleMap
 from lorascope.targets.plan import TargetPlan, lay
 from lorascope.targets.selection import Chosen, chosen_layers, cover
+from lorascope.targets.weights import Projection
 
 if TYPE_CHECKING:
     from lorascope.targets.auto_scores import Batch

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lorascope.targets.module_map import Projection
-from lorascope.targets.weights import linear_shape
+from lorascope.targets.weights import Projection, linear_shape
 
 if TYPE_CHECKING:
     import torch
@@ -52,18 +52,15 @@ def observe(
     shown: set[str] = set()
     unseen: set[str] = set()
 
-    def hook(path: str) -> Callable[[Any, Any, Any], None]:
-        def show(module: Any, args: tuple[Any, ...], output: Any) -> None:
-            inputs, outputs = rows_of(args[0], kept) if args else None, rows_of(output, kept)
-            if inputs is None or outputs is None:
-                unseen.add(path)
-                return
-            shown.add(path)
-            see(path, inputs, outputs)
+    def show(path: str, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        inputs, outputs = rows_of(args[0], kept) if args else None, rows_of(output, kept)
+        if inputs is None or outputs is None:
+            unseen.add(path)
+            return
+        shown.add(path)
+        see(path, inputs, outputs)
 
-        return show
-
-    handles = [base.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
+    handles = [base.get_submodule(path).register_forward_hook(partial(show, path)) for path in paths]
     training = base.training
     base.eval()
     try:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import set_parameter
 from lorascope.config.schema import Bias
-from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
-from lorascope.targets.weights import Spans, base_path
+from lorascope.targets.module_map import BiasTerm, ModuleMap
+from lorascope.targets.weights import Projection, Spans, base_path
 
 if TYPE_CHECKING:
     import torch
@@ -40,15 +40,6 @@ def trained_biases(bias: Bias, adapted: Iterable[Projection], modules: ModuleMap
             spans = None if None in parts else tuple(sorted({span for part in parts for span in part or ()}))
             found.append(term._replace(rows=spans))
     return tuple(found)
-
-
-def biases_in(model: Any) -> dict[str, int]:
-    """The trained biases of a model with an adapter: their modules' paths in the base, and how long they are."""
-    return {
-        base_path(name.rpartition(".")[0]): parameter.numel()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name.rpartition(".")[2] == "bias"
-    }
 
 
 def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:

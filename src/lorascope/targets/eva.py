@@ -83,7 +83,7 @@ def components(model: Any, paths: Sequence[str], rank: int, prompts: Prompts, *,
         most: components that one module may get; `rank` by default, so that each gets as many.
 
     Returns:
-        They, by module; rank 0 occurs.
+        Components by module; some may have none.
 
     Raises:
         PlanError: where they do not settle.

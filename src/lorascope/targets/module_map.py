@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,40 +9,9 @@ from lorascope.base.architecture import build_on_meta, load_architecture, model_
 from lorascope.base.checkpoint import check_checkpoint
 from lorascope.config.schema import ROLES, ModelConfig
 from lorascope.errors import ModelError
-from lorascope.targets.role_inference import BlockReading, read_blocks
+from lorascope.targets.role_inference import read_blocks
 from lorascope.targets.roles import CAUSAL_BY, FUTURE, UNTRAINABLE
-from lorascope.targets.weights import Spans, Weight, head_counts, number, weights_of
-
-
-@dataclass(frozen=True)
-class Projection:
-    """One role in one weight of one layer; a fused weight plays several roles, each in rows of its own."""
-
-    layer: int
-    role: str
-    module: str  # a path inside the model
-    d_in: int
-    d_out: int | None  # of this role's part; None where a fused module's parts are not known
-    fused_with: tuple[str, ...] = ()  # all roles of the weight, this one too
-    rows: Spans | None = None  # of this role's part among the weight's output rows; None: all, or not known
-    width: int = 0  # output rows of the whole weight
-    parameter: str = "weight"
-    experts: int = 1  # the weight is a stack of so many
-    transposed: bool = False  # stored (…, d_in, d_out)
-    mirrored: bool = False  # PEFT takes d_in for d_out
-    ordinal: int = 0  # among the weights that play this role in this layer
-    source: str = "name"  # how the role was found: name, structure, mapping
-
-    @property
-    def name(self) -> str:
-        """The path, with an expert stack's parameter behind it."""
-        stack = self.experts > 1 or self.parameter not in ("weight", "embedding")
-        return f"{self.module}.{self.parameter}" if stack else self.module
-
-    def parameters_at(self, rank: int) -> int:
-        """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685, for each expert."""
-        assert self.d_out is not None
-        return self.experts * rank * (self.d_in + self.d_out)
+from lorascope.targets.weights import Projection, Spans, head_counts, number, weights_of
 
 
 class BiasTerm(NamedTuple):
@@ -97,11 +64,6 @@ class ModuleMap:
         return tuple(layer for layer in range(self.layers) if layer not in have)
 
 
-def whole_of(part: Projection) -> Projection:
-    """The whole module of a fused part, its roles joined by '+'."""
-    return dataclasses.replace(part, role="+".join(part.fused_with), d_out=part.width, rows=None, ordinal=0)
-
-
 def inspect_model(model: ModelConfig) -> ModuleMap:
     """The module map of a model, read on the meta device.
 
@@ -139,11 +101,10 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
     weights = list(weights_of(model))
     tower = _language_tower(model)
     reading = read_blocks([one for one in weights if one.name.startswith(tower)], model, mapping or {})
-    projections = sorted(_projections(reading), key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal))
     _check_trainable(model)
-    roles = {one.name: one.role for one in projections}
+    roles = {one.name: one.role for one in reading.projections}
     heads, kv_heads = head_counts(config)
-    ups = [one.d_out for one in projections if one.role == "up" and one.d_out]
+    ups = [one.d_out for one in reading.projections if one.role == "up" and one.d_out]
     return ModuleMap(
         name=name,
         model_type=config.model_type,
@@ -156,11 +117,11 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
         vocabulary=number(config, "vocab_size"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
-        projections=tuple(projections),
+        projections=reading.projections,
         unmapped=tuple(weight.name for weight in weights if weight.name not in roles),
         named=(
             *(
-                _projection(weight, reading.layer_of(weight.name), weight.name.rpartition(".")[2])
+                weight.projection(reading.layer_of(weight.name), weight.name.rpartition(".")[2])
                 for weight in weights
                 if roles.get(weight.name, "mixer") == "mixer"  # mixers may be named too
             ),
@@ -192,28 +153,6 @@ def _language_tower(model: Any) -> str:
         return ""
     decoder = model.get_decoder()
     return next((f"{path}." for path, module in model.named_modules() if module is decoder and path), "")
-
-
-def _projections(reading: BlockReading) -> list[Projection]:
-    """A projection for each role of each weight."""
-    found: list[Projection] = []
-    ordinals: Counter[tuple[int, str]] = Counter()
-    for layer, weight, roles, parts, source in reading.found:
-        fused = roles if len(roles) > 1 else ()
-        for role in roles:
-            rows = parts.get(role) if parts else None
-            size = weight.d_out if not fused else sum(stop - start for start, stop in rows) if rows else None
-            own = {"d_out": size, "rows": rows, "ordinal": ordinals[layer, role], "source": source}
-            found.append(_projection(weight, layer, role, fused_with=fused, **own))
-            ordinals[layer, role] += 1
-    return found
-
-
-def _projection(weight: Weight, layer: int, role: str, **more: Any) -> Projection:
-    """A projection of a weight: of the whole of it, where `more` does not give its part."""
-    same = ("module", "d_in", "d_out", "parameter", "experts", "transposed", "mirrored")
-    fields = {name: getattr(weight, name) for name in same} | more
-    return Projection(layer=layer, role=role, width=weight.d_out, **fields)
 
 
 def _embeddings(model: Any) -> list[Projection]:

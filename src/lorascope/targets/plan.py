@@ -11,8 +11,9 @@ from typing import Any
 from lorascope.config.schema import HIGHEST_RANK, AlphaPolicy, Bias, Init, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.targets.biases import trained_biases
-from lorascope.targets.module_map import BiasTerm, ModuleMap, Projection
+from lorascope.targets.module_map import BiasTerm, ModuleMap
 from lorascope.targets.selection import Chosen
+from lorascope.targets.weights import Projection
 
 PROPORTIONAL_RANK = 8  # the rank at which a proportional alpha is the one that was given
 

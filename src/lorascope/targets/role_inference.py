@@ -1,9 +1,7 @@
 """Assign layers and roles to a model's matrices: by name, by mapping, or by the block's structure.
 
-Attention is found by three projections whose names carry a mark of q, k and v, whose inputs agree, and one that leads
-back; the FFN by what widens the block's width and what narrows to it again. What is not clear is left without a role.
-
-Tables of names speak first, a mapping in the model's YAML before them; where neither does, structure is asked.
+By structure, attention is three projections whose names carry a mark of q, k and v, whose inputs agree, and one that
+leads back; the FFN what widens the block's width and what narrows to it again. What is not clear has no role.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from lorascope.config.schema import ROLES
 from lorascope.errors import ModelError
@@ -26,9 +24,20 @@ from lorascope.targets.roles import (
     place_of,
     roles_of,
 )
-from lorascope.targets.weights import Spans, Weight, attention_spans, head_counts, number, of_layer, repeated, spans_of
+from lorascope.targets.weights import (
+    Projection,
+    Spans,
+    Weight,
+    attention_spans,
+    head_counts,
+    number,
+    of_layer,
+    repeated,
+    spans_of,
+)
 
 Weights = Mapping[str, Weight]  # by path inside the block
+Reading = tuple[BlockPlace, Weight, Roles, str]  # a weight with its place, its roles, and how they were found
 
 MARKS = {
     "q": {"q", "query", "queries", "wq"},
@@ -112,22 +121,12 @@ def _leaf(inside: str) -> str:
 BY_HEAD = "@head"  # behind a mapping's fused roles: their rows repeat for every head
 
 
-class Found(NamedTuple):
-    """A weight with its layer and roles; `parts` gives the rows of each role of a fused weight, where known."""
-
-    layer: int
-    weight: Weight
-    roles: Roles
-    parts: dict[str, Spans] | None
-    source: str
-
-
 @dataclass(frozen=True)
 class BlockReading:
     """What was read of a model's blocks."""
 
     layers: int
-    found: tuple[Found, ...]
+    projections: tuple[Projection, ...]  # by layer, role and order in the model
     offsets: Mapping[str, int]  # of each list of blocks, its first layer's number
 
     def layer_of(self, name: str) -> int:
@@ -143,9 +142,8 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
         ModelError: when the mapping names a role that is none, or a module that is not there.
     """
     config = model.config.get_text_config()
-    model_type = str(config.model_type)
     blocks: dict[tuple[str, int], dict[str, Weight]] = {}
-    mixers: list[tuple[BlockPlace, Weight, Roles, str]] = []
+    mixers: list[Reading] = []
     places = [(place, weight) for weight in weights if (place := place_of(weight.name))]
     for place, weight in places:
         if mapping or not is_elsewhere(weight, place):
@@ -161,16 +159,30 @@ def read_blocks(weights: list[Weight], model: Any, mapping: Mapping[str, str]) -
     if not stems:  # nothing has a role: the longest list of blocks, for who names modules
         stems = {stem: set() for stem, _ in Counter(place.stem for place, _ in places).most_common(1)}
     offsets, layers = _number_layers(stems, model)
-    found = []
-    for place, weight, roles, source in (*read, *mixers):
-        parts = _parts(weight, roles, of_layer(config, place.number), model_type, mapping)
-        found.append(Found(offsets[place.stem] + place.number, weight, roles, parts, source))
-    return BlockReading(layers, tuple(found), offsets)
+    return BlockReading(layers, _projections([*read, *mixers], offsets, config, mapping), offsets)
 
 
-def _roles_in(
-    blocks: Mapping[tuple[str, int], Weights], config: Any, mapping: Mapping[str, str]
-) -> list[tuple[BlockPlace, Weight, Roles, str]]:
+def _projections(
+    read: list[Reading], offsets: Mapping[str, int], config: Any, mapping: Mapping[str, str]
+) -> tuple[Projection, ...]:
+    """A projection for each role of each weight."""
+    found: list[Projection] = []
+    ordinals: Counter[tuple[int, str]] = Counter()
+    for place, weight, roles, source in read:
+        layer = offsets[place.stem] + place.number
+        parts = _parts(weight, roles, of_layer(config, place.number), str(config.model_type), mapping)
+        for role in roles:
+            own: dict[str, Any] = {"ordinal": ordinals[layer, role], "source": source}
+            if len(roles) > 1:
+                rows = parts[role] if parts else None
+                own |= {"fused_with": roles, "rows": rows}
+                own["d_out"] = sum(stop - start for start, stop in rows) if rows else None
+            found.append(weight.projection(layer, role, **own))
+            ordinals[layer, role] += 1
+    return tuple(sorted(found, key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal)))
+
+
+def _roles_in(blocks: Mapping[tuple[str, int], Weights], config: Any, mapping: Mapping[str, str]) -> list[Reading]:
     """Each weight that has roles, with these and how they were found."""
     mapped, model_type = _by_mapping(blocks, mapping), str(config.model_type)
     own = OF_TYPE.get(model_type, {})

@@ -8,8 +8,9 @@ from typing import Any
 from lorascope.config.schema import GROUPS, Fused, Missing, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.formats import spans
-from lorascope.targets.module_map import ModuleMap, Projection, whole_of
+from lorascope.targets.module_map import ModuleMap
 from lorascope.targets.roles import is_called
+from lorascope.targets.weights import Projection
 
 EVERY = re.compile(r"every_(\d{1,9})(?:_from_(\d{1,9}))?")
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
@@ -61,7 +62,7 @@ def default_modules(modules: ModuleMap) -> list[Projection]:
 
     names = sorted(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(modules.model_type, ()))
     whole = {
-        one.module: whole_of(one) if one.fused_with else one
+        one.module: one.whole()
         for one in modules.projections
         if one.parameter == "weight" and any(is_called(one.module, name) for name in names)
     }
@@ -145,7 +146,7 @@ def _whole(chosen: list[Chosen]) -> list[Chosen]:
     """Fused modules as PEFT takes them: whole, under their roles joined by '+'."""
     result: dict[str, Chosen] = {}
     for one, rank in chosen:
-        _, before = result.setdefault(one.name, (whole_of(one) if one.fused_with else one, rank))
+        _, before = result.setdefault(one.name, (one.whole(), rank))
         if rank != before:
             raise PlanError(
                 "target.fused=native",

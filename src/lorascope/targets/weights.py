@@ -7,8 +7,10 @@ The layouts were read in transformers' sources and are held against the models' 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+Spans = tuple[tuple[int, int], ...]  # of rows: from the first of each number pair up to the second
 
 # Stacks that are stored (experts, d_in, d_out) without saying so; PEFT then takes their inputs for outputs.
 UNMARKED = {"Llama4TextExperts"}
@@ -32,6 +34,49 @@ class Weight:
     def name(self) -> str:
         """The path, with an expert stack's parameter behind it."""
         return self.module if self.parameter == "weight" and self.experts == 1 else f"{self.module}.{self.parameter}"
+
+    def projection(self, layer: int, role: str, **more: Any) -> Projection:
+        """A role that this weight plays: as a whole, where `more` does not give a part's fields."""
+        same = ("module", "d_in", "d_out", "parameter", "experts", "transposed", "mirrored")
+        fields = {name: getattr(self, name) for name in same} | more
+        return Projection(layer=layer, role=role, width=self.d_out, **fields)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """One role in one weight of one layer; a fused weight plays several roles, each in rows of its own."""
+
+    layer: int
+    role: str
+    module: str  # a path inside the model
+    d_in: int
+    d_out: int | None  # of this role's part; None where a fused module's parts are not known
+    fused_with: tuple[str, ...] = ()  # all roles of the weight, this one too
+    rows: Spans | None = None  # of this role's part among the weight's output rows; None: all, or not known
+    width: int = 0  # output rows of the whole weight
+    parameter: str = "weight"
+    experts: int = 1  # the weight is a stack of so many
+    transposed: bool = False  # stored (…, d_in, d_out)
+    mirrored: bool = False  # PEFT takes d_in for d_out
+    ordinal: int = 0  # among the weights that play this role in this layer
+    source: str = "name"  # how the role was found: name, structure, mapping
+
+    @property
+    def name(self) -> str:
+        """The path, with an expert stack's parameter behind it."""
+        stack = self.experts > 1 or self.parameter not in ("weight", "embedding")
+        return f"{self.module}.{self.parameter}" if stack else self.module
+
+    def whole(self) -> Projection:
+        """The whole weight of a fused part, its roles joined by '+'."""
+        if not self.fused_with:
+            return self
+        return replace(self, role="+".join(self.fused_with), d_out=self.width, rows=None, ordinal=0)
+
+    def parameters_at(self, rank: int) -> int:
+        """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685, for each expert."""
+        assert self.d_out is not None
+        return self.experts * rank * (self.d_in + self.d_out)
 
 
 def base_path(path: str) -> str:
@@ -118,8 +163,6 @@ def of_layer(config: Any, layer: int) -> Any:
     """The config of one layer, where layers differ."""
     return config.per_layer_config[layer] if getattr(config, "is_heterogeneous", False) else config
 
-
-Spans = tuple[tuple[int, int], ...]
 
 # q, k and v one after another
 BLOCKS = {"dbrx", "gpt-sw3", "gpt2", "mpt", "openai-gpt", "phi3", "phi4_multimodal"}
