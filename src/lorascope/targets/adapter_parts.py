@@ -1,21 +1,26 @@
-"""Initial values by seed, and rows of B that stay zero in fused projections.
+"""Initial values by seed, rows of B that stay zero in fused projections, and copies of the biases that are trained.
 
 One LoRA of rank r_q + r_v on a fused q, k, v whose B has q's rows in its first r_q columns and v's rows in its last r_v
 equals separate LoRAs on q and v (asked for in peft#1705). B starts from zero; where its gradient is zero, weight decay,
 momentum and clipping leave it at zero, so masking the gradient is enough, and the file is a plain PEFT adapter.
+
+PEFT trains the base's own biases. Here each is replaced by a copy in float32, like the rest of the adapter, so that the
+base keeps its bits; a base in another dtype computes with the copy rounded to it, as PEFT will when it loads one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorascope.compat import set_parameter
 from lorascope.config.schema import Init, Scheme
 from lorascope.errors import PlanError
-from lorascope.targets.biases import MaskedGradient, rows_mask
+from lorascope.targets.module_map import BiasTerm
 from lorascope.targets.plan import PlannedModule, Site, TargetPlan
+from lorascope.targets.weights import Spans, base_path
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +121,7 @@ def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
         if site.rows is not None:
             layer = layers[site.name]
             facing_output = layer.lora_A if site.mirrored else layer.lora_B
-            facing_output[ADAPTER].weight.register_hook(MaskedGradient(block_mask(site)))
+            facing_output[ADAPTER].weight.register_hook(_MaskedGradient(block_mask(site)))
 
 
 def block_mask(site: Site) -> torch.Tensor:
@@ -129,6 +134,61 @@ def block_mask(site: Site) -> torch.Tensor:
     mask = torch.zeros(site.d_out, site.rank, site.experts, dtype=torch.bool)
     column = 0
     for part in site.parts:
-        mask[rows_mask(part.rows or (), site.d_out), column : column + part.rank] = True
+        mask[_rows_mask(part.rows or (), site.d_out), column : column + part.rank] = True
         column += part.rank
     return mask.transpose(1, 2).flatten(1).T if site.mirrored else mask.flatten(1)
+
+
+def own_biases(model: Any, biases: Iterable[BiasTerm]) -> None:
+    """Replace the base's trained biases by copies in float32, of which only the planned rows get a gradient."""
+    import torch
+
+    rows = {term.module: term.rows for term in biases}
+    copies: dict[int, torch.nn.Parameter] = {}  # modules may share one
+    for path, module in model.named_modules():
+        bias = dict(module.named_parameters(recurse=False)).get("bias")
+        if bias is None or not bias.requires_grad:
+            continue
+        if id(bias) not in copies:
+            copies[id(bias)] = torch.nn.Parameter(bias.detach().to(torch.float32, copy=True))
+            if (spans := rows[base_path(path)]) is not None:
+                copies[id(bias)].register_hook(_MaskedGradient(_rows_mask(spans, len(bias))))
+        module.bias = copies[id(bias)]
+        if bias.dtype != torch.float32:
+            rounded = _Rounded(copies[id(bias)], bias.dtype)
+            module.register_forward_pre_hook(rounded.before)
+            module.register_forward_hook(rounded.after, always_call=True)
+
+
+def _rows_mask(spans: Spans, rows: int) -> torch.Tensor:
+    """Which of so many rows lie in the spans: bool, shape (rows,)."""
+    import torch
+
+    mask = torch.zeros(rows, dtype=torch.bool)
+    for start, stop in spans:
+        mask[start:stop] = True
+    return mask
+
+
+class _MaskedGradient:
+    """A gradient hook that zeroes what a mask leaves out; the mask follows the gradient's device."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        self.mask = mask
+
+    def __call__(self, gradient: torch.Tensor) -> torch.Tensor:
+        self.mask = self.mask.to(gradient.device)
+        return gradient * self.mask
+
+
+class _Rounded:
+    """Lets a module compute with a float32 bias in the dtype of its base."""
+
+    def __init__(self, bias: torch.Tensor, dtype: torch.dtype) -> None:
+        self.bias, self.dtype = bias, dtype
+
+    def before(self, module: Any, args: Any) -> None:
+        set_parameter(module, "bias", self.bias.to(self.dtype))
+
+    def after(self, module: Any, args: Any, output: Any) -> None:
+        set_parameter(module, "bias", self.bias)

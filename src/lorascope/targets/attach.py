@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.compat import taken_for_experts
 from lorascope.config.schema import AlphaPolicy, Init
 from lorascope.errors import PlanError
-from lorascope.targets.adapter_parts import ADAPTER, initialise, keep_blocks
-from lorascope.targets.biases import own_biases
+from lorascope.targets.adapter_parts import ADAPTER, initialise, keep_blocks, own_biases
 from lorascope.targets.plan import Site, TargetPlan
 from lorascope.targets.weights import base_path, weights_of
 
@@ -50,13 +49,10 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
 
 
 def _taken_for_experts(base: PreTrainedModel, plan: TargetPlan) -> list[str]:
-    """Modules that PEFT would take for experts by their name alone.
+    """Modules that PEFT would take for experts by their name alone; an error where they cannot be named otherwise.
 
     In types whose experts became stacks with transformers 5, PEFT reads `gate_proj` in a config as the stack, even
     where a dense layer or a shared expert is meant. Their weights can be named as parameters, if they are matrices.
-
-    Raises:
-        PlanError: where the weights are quantized, or dropout is asked for.
     """
     renamed = taken_for_experts(base.config.model_type)
     found = [site.name for site in plan.sites if site.experts == 1 and site.name.rpartition(".")[2] in renamed]

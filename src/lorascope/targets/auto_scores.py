@@ -163,19 +163,10 @@ def condition_number(module: Any) -> float | None:
 def plain_weight(module: Any) -> torch.Tensor:
     """A linear module's weight as numbers, whatever it is stored in: float32, shape (d_out, d_in), on its device."""
     import torch
+    from peft.utils.integrations import dequantize_bnb_weight
 
-    weight = module.weight
-    kind = type(weight).__name__
-    if kind == "Params4bit":
-        from bitsandbytes.functional import dequantize_4bit
-
-        numbers: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
-    elif kind == "Int8Params":
-        from bitsandbytes.functional import int8_vectorwise_dequant
-
-        scales = module.state.SCB if module.state.SCB is not None else weight.SCB  # the first pass moves them
-        numbers = int8_vectorwise_dequant(weight.data, scales)
-    else:
-        numbers = weight.data
+    numbers = module.weight.data
+    if type(module.weight).__name__ in ("Params4bit", "Int8Params"):
+        numbers = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
     shape = linear_shape(module)
     return (numbers.T if shape is not None and shape[2] else numbers).to(torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,14 +145,15 @@ def explained(base: Any, found: Components, prompts: Prompts) -> dict[str, list[
     """
     import torch
 
-    sums: dict[str, torch.Tensor] = {}  # of inputs and their squares, of values along components and their squares
+    sums: dict[str, Any] = defaultdict(
+        float
+    )  # of inputs and their squares, of values along components and their squares
 
     def see(path: str, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         inputs = inputs.float()
         along = inputs @ found[path].T
         parts = (inputs.sum(0), inputs.square().sum(0), along.sum(0), along.square().sum(0))
-        here = torch.cat(parts).double()
-        sums[path] = sums[path] + here if path in sums else here
+        sums[path] += torch.cat(parts).double()
 
     observe(base, list(found), prompts.batches, see, prompts.counted)
     shares = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,9 +107,8 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
     """
     import torch
 
-    read = _reader(model, folder)
     layers = adapted_modules(model)
-    for site in plan.sites:
+    for site, original in zip(plan.sites, _originals(model, [site.name for site in plan.sites], folder), strict=True):
         layer = layers[site.name]
         if type(layer.get_base_layer().weight).__name__ != "Params4bit":
             raise PlanError(
@@ -118,8 +117,8 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
                 "Leave its role out, or take target.init=lora.",
             )
         quantized = plain_weight(layer.get_base_layer())
-        original = read(site.name).to(quantized)
-        lost = (original.T if site.transposed else original) - quantized
+        exact = original.to(quantized)
+        lost = (exact.T if site.transposed else exact) - quantized
         a, b = low_rank(lost, site.rank)
         share = math.sqrt(site.scale)  # of the scale, A and B take as much each, as in PiSSA
         with torch.no_grad():
@@ -128,26 +127,18 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
     verify(model, plan)
 
 
-def _reader(model: PeftModel, folder: Path | None) -> Callable[[str], torch.Tensor]:
-    """What reads a module's unquantized weight, shape as the file has it.
-
-    Raises:
-        PlanError: where there are no safetensors, or none that hold the module.
-    """
+def _originals(model: PeftModel, paths: Sequence[str], folder: Path | None) -> Iterator[torch.Tensor]:
+    """Modules' unquantized weights one after another, shape as the file has it."""
     from safetensors import SafetensorError
 
     remedy = "Keep the base as a local folder of safetensors (model.path=FOLDER), or take target.init=lora."
     if folder is None:
         raise PlanError("target.init=loftq", "the base's unquantized weights are on no disk.", remedy)
+    wanted = "safetensors"
     try:
-        tensor = tensor_reader(model, folder)
-    except FileNotFoundError as error:
-        raise PlanError("target.init=loftq", f"{folder} holds no safetensors.", remedy) from error
-
-    def read(path: str) -> torch.Tensor:
-        try:
-            return tensor(f"{path}.weight")
-        except (KeyError, SafetensorError) as error:
-            raise PlanError("target.init=loftq", f"{folder} holds no weight of {path}.", remedy) from error
-
-    return read
+        read = tensor_reader(model, folder)
+        for path in paths:
+            wanted = f"weight of {path}"
+            yield read(f"{path}.weight")
+    except (FileNotFoundError, KeyError, SafetensorError) as error:
+        raise PlanError("target.init=loftq", f"{folder} holds no {wanted}.", remedy) from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lorascope.base.architecture import build_on_meta, load_architecture, model_class
 from lorascope.base.checkpoint import check_checkpoint
-from lorascope.config.schema import ROLES, ModelConfig
+from lorascope.config.schema import ROLES, Bias, ModelConfig
 from lorascope.errors import ModelError
 from lorascope.targets.role_inference import read_blocks
 from lorascope.targets.roles import CAUSAL_BY, FUTURE, UNTRAINABLE
@@ -62,6 +63,26 @@ class ModuleMap:
         """Layers that lack a role which other layers have."""
         have = {projection.layer for projection in self.of_role(role)}
         return tuple(layer for layer in range(self.layers) if layer not in have)
+
+    def trained_biases(self, bias: Bias, adapted: Iterable[Projection]) -> tuple[BiasTerm, ...]:
+        """The biases that PEFT trains for `target.bias`, with the rows of them that may move.
+
+        Args:
+            bias: `all` means every parameter called bias, `lora_only` those of adapted modules. Of a fused module that
+                is adapted by parts, `lora_only` means the parts' rows alone.
+            adapted: the projections that get an adapter.
+        """
+        if bias is not Bias.lora_only:
+            return self.biases if bias is Bias.all else ()
+        rows: dict[str, list[Spans | None]] = {}
+        for one in adapted:
+            rows.setdefault(one.module, []).append(one.rows)
+        found = []
+        for term in self.biases:
+            if parts := rows.get(term.module):
+                spans = None if None in parts else tuple(sorted({span for part in parts for span in part or ()}))
+                found.append(term._replace(rows=spans))
+        return tuple(found)
 
 
 def inspect_model(model: ModelConfig) -> ModuleMap:

@@ -10,7 +10,6 @@ from typing import Any
 
 from lorascope.config.schema import HIGHEST_RANK, AlphaPolicy, Bias, Init, TargetConfig
 from lorascope.errors import PlanError
-from lorascope.targets.biases import trained_biases
 from lorascope.targets.module_map import BiasTerm, ModuleMap
 from lorascope.targets.selection import Chosen
 from lorascope.targets.weights import Projection
@@ -150,7 +149,7 @@ def lay(
         init=strategy.init,
         dora=strategy.dora,
         bias=strategy.bias,
-        biases=trained_biases(strategy.bias, (projection for projection, _ in chosen), modules),
+        biases=modules.trained_biases(strategy.bias, (projection for projection, _ in chosen)),
         notes=notes or {},
     )
     _check(plan)
