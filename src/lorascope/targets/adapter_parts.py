@@ -69,8 +69,7 @@ def initialise(layers: Mapping[str, Any], plan: TargetPlan, seed: int) -> None:
 
     Args:
         layers: PEFT's LoRA layers by path, as `attach.adapted_modules` finds them.
-        plan: what they were built from.
-        seed: of the run.
+        plan, seed: of the run.
     """
     import torch
 
@@ -121,10 +120,10 @@ def keep_blocks(layers: Mapping[str, Any], plan: TargetPlan) -> None:
         if site.rows is not None:
             layer = layers[site.name]
             facing_output = layer.lora_A if site.mirrored else layer.lora_B
-            facing_output[ADAPTER].weight.register_hook(_MaskedGradient(block_mask(site)))
+            facing_output[ADAPTER].weight.register_hook(_MaskedGradient(_block_mask(site)))
 
 
-def block_mask(site: Site) -> torch.Tensor:
+def _block_mask(site: Site) -> torch.Tensor:
     """Where PEFT's B may be anything but zero: bool, of its shape (d_out, rank x experts).
 
     Where PEFT takes a stack's inputs for outputs it is A that may, of shape (experts x rank, d_out).

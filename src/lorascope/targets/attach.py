@@ -23,7 +23,7 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     """Put the planned adapter on `base`, in place; A starts from `seed`, B from zero, all in float32.
 
     With `init: pissa` PEFT decides the start, and moves the base's weights; with `eva` and `loftq`, which need data or
-    the weights as they were, `training.start` does, after this.
+    the weights as they were, `start_adapter` does, after this.
 
     Raises:
         PlanError: when PEFT built anything but the plan.
@@ -44,7 +44,7 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     own_biases(model, plan.biases)
     keep_adapter_in_float32(model)
     keep_blocks(layers, plan)
-    check_reload(model, plan)
+    _check_reload(model, plan)
     return model
 
 
@@ -72,7 +72,6 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
     """The plan in PEFT's words, as short as it can be said: leaf names where they mean exactly the plan.
 
     Args:
-        plan: what is wanted.
         names: every weight of the model that could be adapted, as `weights_of` names them.
         as_parameters: modules to be named by their weight.
     """
@@ -158,13 +157,10 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
         )
 
 
-def check_reload(model: PeftModel, plan: TargetPlan) -> None:
+def _check_reload(model: PeftModel, plan: TargetPlan) -> None:
     """Refuse an adapter that PEFT would not load again: it renames weights of some types by patterns that miss.
 
     The adapter's own weights are handed to PEFT as a saved file's would be, so nothing changes.
-
-    Raises:
-        PlanError: naming the first weight.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     See = Callable[[str, torch.Tensor, torch.Tensor], None]
 
 
-WIDEST = 2**14  # a side of a weight whose singular values are asked for
-
-
 def real_tokens(batch: Batch) -> torch.Tensor:
     """Which positions of a batch are no padding: bool, shape (rows, width)."""
     return batch["attention_mask"].bool()
@@ -154,7 +151,7 @@ def condition_number(module: Any) -> float | None:
     import torch
 
     weight = plain_weight(module)
-    if max(weight.shape) > WIDEST:
+    if max(weight.shape) > 2**14:
         return None
     values = torch.linalg.svdvals(weight)
     return (values[0] / (values[-1] + 1e-8)).item()

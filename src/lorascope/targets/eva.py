@@ -80,7 +80,6 @@ def components(model: Any, paths: Sequence[str], rank: int, prompts: Prompts, *,
         model: a base, or a PeftModel whose adapted modules are `paths`.
         paths: modules inside the base that `readable` lists.
         rank: components a module on average: PEFT hands them out by the variance that they explain.
-        prompts: what is read.
         most: components that one module may get; `rank` by default, so that each gets as many.
 
     Returns:

@@ -49,14 +49,8 @@ OUTPUTS = {"o", "out", "output", "dense", "wo"}
 ATTENTION = re.compile(r"att|mixer", re.IGNORECASE)
 
 
-def infer(block: Weights, known: Mapping[str, Roles], hidden: int | None) -> dict[str, Roles]:
-    """Roles of the weights of one block that have none yet.
-
-    Args:
-        block: every weight of the block that is not elsewhere, by its path inside.
-        known: what tables said, by path inside.
-        hidden: the block's width.
-    """
+def _infer(block: Weights, known: Mapping[str, Roles], hidden: int | None) -> dict[str, Roles]:
+    """Roles of the weights of one block that have none yet; `hidden` is the block's width."""
     found: dict[str, Roles] = {}
     have = {role for roles in known.values() for role in roles}
     free = {inside: weight for inside, weight in block.items() if inside not in known and weight.experts == 1}
@@ -71,7 +65,7 @@ def infer(block: Weights, known: Mapping[str, Roles], hidden: int | None) -> dic
 
 
 def _attention(free: Weights) -> dict[str, Roles]:
-    marked = {role: [inside for inside in free if words(_leaf(inside)) & MARKS[role]] for role in "qkv"}
+    marked = {role: [inside for inside in free if _words(_leaf(inside)) & MARKS[role]] for role in "qkv"}
     if any(len(found) != 1 for found in marked.values()):
         return {}
     q, k, v = (found[0] for found in marked.values())
@@ -83,7 +77,7 @@ def _attention(free: Weights) -> dict[str, Roles]:
     outputs = [
         inside
         for inside, weight in free.items()
-        if words(_leaf(inside)) & OUTPUTS
+        if _words(_leaf(inside)) & OUTPUTS
         and (ATTENTION.search(inside) or inside.rpartition(".")[0] == home)
         and weight.d_out == into.d_in
         and weight.d_in in (into.d_out, free[v].d_out)
@@ -100,7 +94,7 @@ def _ffn(free: Weights, width: int | None) -> dict[str, Roles]:
         return {}
     shape = width, outside[down[0]].d_in
     wider = [inside for inside, weight in outside.items() if (weight.d_in, weight.d_out) == shape]
-    gates = [inside for inside in wider if words(_leaf(inside)) & MARKS["gate"]]
+    gates = [inside for inside in wider if _words(_leaf(inside)) & MARKS["gate"]]
     up = [inside for inside in wider if inside not in gates]
     if len(up) != 1 or len(gates) > 1:
         return {}
@@ -108,7 +102,7 @@ def _ffn(free: Weights, width: int | None) -> dict[str, Roles]:
     return roles | {up[0]: ("up",), down[0]: ("down",)}
 
 
-def words(name: str) -> set[str]:
+def _words(name: str) -> set[str]:
     """The words of a name: `attn_query2` has attn and query, `outProj` has out and proj."""
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
@@ -185,9 +179,8 @@ def _projections(
 def _roles_in(blocks: Mapping[tuple[str, int], Weights], config: Any, mapping: Mapping[str, str]) -> list[Reading]:
     """Each weight that has roles, with these and how they were found."""
     mapped, model_type = _by_mapping(blocks, mapping), str(config.model_type)
-    own = OF_TYPE.get(model_type, {})
+    own, hidden = OF_TYPE.get(model_type, {}), number(config, "hidden_size")
     read = []
-    inferred: dict[Any, dict[str, Roles]] = {}  # blocks of one kind are read once
     for (stem, index), block in blocks.items():
         if mapping:
             found = {inside: (mapped[inside], "mapping") for inside in block if inside in mapped}
@@ -195,11 +188,8 @@ def _roles_in(blocks: Mapping[tuple[str, int], Weights], config: Any, mapping: M
             free = {inside: weight for inside, weight in block.items() if own.get(inside, True)}
             named = {inside: roles_of(BlockPlace(stem, index, inside), model_type) for inside in free}
             known = _implied({inside: roles for inside, roles in named.items() if roles}, block, model_type)
-            kind = tuple((inside, weight.d_in, weight.d_out) for inside, weight in free.items())
-            if kind not in inferred:
-                inferred[kind] = infer(free, known, number(config, "hidden_size"))
             found = {inside: (roles, "name") for inside, roles in known.items()}
-            found |= {inside: (roles, "structure") for inside, roles in inferred[kind].items()}
+            found |= {inside: (roles, "structure") for inside, roles in _infer(free, known, hidden).items()}
         read += [
             (BlockPlace(stem, index, inside), block[inside], roles, source) for inside, (roles, source) in found.items()
         ]

@@ -10,7 +10,7 @@ from lorascope.targets.weights import Weight
 
 Roles = tuple[str, ...]
 
-# Leaf names in attention. Several roles: one fused module, in the order that `layouts` knows.
+# Leaf names in attention. Several roles: one fused module, in the order that `spans_of` knows.
 IN_ATTENTION: dict[str, Roles] = {
     "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "out_proj": ("o",), "dense": ("o",),
     "wq": ("q",), "wk": ("k",), "wv": ("v",), "wo": ("o",), "Wo": ("o",), "c_proj": ("o",),

@@ -52,12 +52,8 @@ def _numbers(word: str, layers: int) -> range:
     raise PlanError("target.layers", f"'{shown}' names no layers.", f"Take {FORMS}.")
 
 
-def default_modules(modules: ModuleMap) -> list[Projection]:
-    """PEFT's choice on a module map; a fused module counts once, with its roles joined by '+'.
-
-    Raises:
-        PlanError: when PEFT has no default for the type, or its names are not among the projections.
-    """
+def _peft_default(modules: ModuleMap) -> list[Projection]:
+    """PEFT's choice on a module map; a fused module counts once, with its roles joined by '+'."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     names = sorted(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(modules.model_type, ()))
@@ -88,7 +84,7 @@ def cover(strategy: TargetConfig, modules: ModuleMap) -> tuple[list[Chosen], dic
     if len(layers) < modules.layers:
         notes["layers"] = sorted(layers)
     if strategy.peft_default is not None:
-        chosen = [(one, strategy.peft_default) for one in default_modules(modules) if one.layer in layers]
+        chosen = [(one, strategy.peft_default) for one in _peft_default(modules) if one.layer in layers]
     else:
         ranks = ranks_by_role(strategy, modules)
         if missing := _missing(strategy, ranks, modules, layers):
