@@ -32,7 +32,6 @@ from lorascope.run_reporter import RunReporter
 from lorascope.session import Inputs, Session
 from lorascope.targets.attach import attach
 from lorascope.targets.auto_placement import plan_automatically
-from lorascope.targets.eva import Start
 from lorascope.targets.initialization import start_adapter
 from lorascope.trackers import Trackers, check_installed, open_trackers
 from lorascope.training import resume
@@ -42,6 +41,8 @@ from lorascope.training.trainer import Trained, nothing_learned, progress_callba
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from lorascope.targets.eva import Components
 
 
 def execute(config: RunConfig, out: Console | None = None, session: Session | None = None) -> RunRecord | None:
@@ -170,7 +171,7 @@ def _save(run: Run, model: PeftModel) -> None:
     model.save_pretrained(str(run.folder / ADAPTER), save_embedding_layers=False)
 
 
-def _place(run: Run, inputs: Inputs, prompts: list[dict[str, Any]]) -> Start | None:
+def _place(run: Run, inputs: Inputs, prompts: list[dict[str, Any]]) -> Components | None:
     """Plan for the actual size of the data; an automatic placement may return the adapter's initial values."""
     plan, target, start = replace(run.plan, size=inputs.size), run.plan.target, None
     if target:

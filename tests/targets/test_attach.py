@@ -102,8 +102,7 @@ def test_a_plan_for_other_shapes_is_refused():
 
 def test_a_plan_with_a_module_that_the_base_lacks_is_refused():
     plan = planned(Q_V)
-    elsewhere = dataclasses.replace(plan.modules[0].projection, module="model.layers.9.self_attn.q_proj")
-    ghost = dataclasses.replace(plan.modules[0], projection=elsewhere)
+    ghost = dataclasses.replace(plan.modules[0], module="model.layers.9.self_attn.q_proj")
     with pytest.raises(PlanError, match="built nothing"):
         attach(make_model(), dataclasses.replace(plan, modules=(*plan.modules, ghost)), 0)
 

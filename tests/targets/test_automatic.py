@@ -151,7 +151,7 @@ def test_the_same_prompts_give_the_same_plan_bit_for_bit(method):
     (one, start), (other, again) = (planned(make_model(), strategy(method)) for _ in range(2))
     assert one == other
     if start is not None:
-        assert all(torch.equal(rows, again.components[path]) for path, rows in start.components.items())
+        assert all(torch.equal(rows, again[path]) for path, rows in start.items())
 
 
 def test_plop_adapts_the_types_with_the_lowest_means_at_one_rank():
@@ -220,7 +220,7 @@ def test_only_the_chosen_layers_are_adapted(method):
 @pytest.mark.parametrize("method", ["plop", "eva", "kappa"])
 def test_experts_that_are_one_parameter_are_left_out_and_the_record_says_so(method):
     plan, _ = planned(small_model("mixtral"), strategy(method))
-    assert {one.projection.experts for one in plan.modules} == {1}
+    assert {one.experts for one in plan.modules} == {1}
     assert "experts" in plan.notes["auto"]["left_out"]["down"]
 
 
@@ -261,8 +261,8 @@ def test_evas_rows_are_the_inputs_principal_components(kind, positions):
     plan, start = planned(model, strategy("eva"), batches)
     assert plan.init is Init.eva
     assert plan.notes["auto"]["positions"] == positions
-    inputs = inputs_of(model, start.components, batches, positions)
-    for path, rows in start.components.items():
+    inputs = inputs_of(model, start, batches, positions)
+    for path, rows in start.items():
         assert rows.dtype == torch.float32
         assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-4)
         z = inputs[path] - inputs[path].mean(0)
@@ -280,9 +280,7 @@ def test_evas_ranks_cost_the_budget_to_within_half_a_component(asked):
     plan, start = planned(model, strategy("eva", budget=asked))
     dearest = max(one.d_in + one.d_out for one in map_modules(model, "tiny", "here").projections)
     assert abs(plan.trainable_parameters - asked) <= dearest / 2
-    assert {path: len(rows) for path, rows in start.components.items()} == {
-        one.module: one.rank for one in plan.modules
-    }
+    assert {path: len(rows) for path, rows in start.items()} == {one.module: one.rank for one in plan.modules}
     distribution = plan.notes["auto"]["chosen"]
     assert sum(distribution.values()) == 14
     assert sum(int(rank) * modules for rank, modules in distribution.items()) == sum(one.rank for one in plan.modules)

@@ -52,8 +52,8 @@ def test_a_stack_costs_a_lora_for_each_expert(kind):
     model = small_model(kind)
     plan = plan_on(model, dataclasses.replace(FFN, missing="allow"))
     for planned in plan.modules:
-        if planned.projection.experts > 1:
-            weight = output_rows(model, planned.projection)
+        if planned.experts > 1:
+            weight = output_rows(model, planned)
             assert planned.parameters == 2 * weight.shape[0] * (weight.shape[1] + weight.shape[2])
     attached = attach(model, plan, 0)
     assert sum(p.numel() for p in attached.parameters() if p.requires_grad) == plan.stored_parameters
@@ -105,7 +105,7 @@ def test_rank_and_scale_hold_for_experts_beside_dense_modules():
     strategy = TargetConfig(name="mixed", ranks=Ranks(q=4, ffn=2), lora_dropout=0.0)
     plan = plan_on(base, strategy)
     layers = adapted_modules(attach(base, plan, 0))
-    assert {layers[site.module].scaling["default"] for site in plan.sites if site.rank == 4} == {16 / 4, 16 / 2}
+    assert {layers[site.name].scaling["default"] for site in plan.sites if site.rank == 4} == {16 / 4, 16 / 2}
     assert {role for one in plan.modules for role in [one.role]} == {"q", "gate", "up", "down"}
 
 

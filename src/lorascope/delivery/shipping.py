@@ -19,7 +19,7 @@ from lorascope.delivery.checked_merge import DiffersError, check_same, merge_run
 from lorascope.delivery.finished_run import FinishedRun, finished_run
 from lorascope.delivery.gguf_adapter import export_gguf
 from lorascope.delivery.model_card import Sections, write_card
-from lorascope.delivery.ship_policy import Candidate, RuleResult, ArmChoice, choose
+from lorascope.delivery.ship_policy import ArmChoice, Candidate, RuleResult, choose
 from lorascope.delivery.uniform_rank import export
 from lorascope.errors import RunError
 from lorascope.formats import counted, short

@@ -76,7 +76,7 @@ def _plan_lines(plan: TargetPlan) -> Iterator[str]:
         yield f"bias {plan.bias}: {len(plan.biases)} biases, {plan.bias_parameters:,} parameters{beside}"
     if kinds := [f"init {plan.init}"] * (plan.init is not Init.lora) + ["DoRA"] * plan.dora:
         yield ", ".join(kinds)
-    if zeros := sum(site.stored for site in plan.sites) - sum(planned.parameters for planned in plan.modules):
+    if zeros := sum(site.parameters for site in plan.sites) - sum(planned.parameters for planned in plan.modules):
         yield f"stored parameters {plan.stored_parameters:,}: {zeros:,} stay zero, for parts that are not adapted"
 
 
@@ -226,8 +226,8 @@ def show_modules(out: Console, modules: ModuleMap) -> None:
             first.role,
             name + extra,
             str(len({projection.layer for projection in those})),
-            f"{first.parameters(8):,}" if known else "?",
-            f"{sum(projection.parameters(8) for projection in those):,}" if known else "?",
+            f"{first.parameters_at(8):,}" if known else "?",
+            f"{sum(projection.parameters_at(8) for projection in those):,}" if known else "?",
         )
     out.print(table)
     for role in modules.roles:

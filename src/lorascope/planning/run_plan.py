@@ -182,7 +182,7 @@ def _check_experts(plan: RunPlan, target: TargetPlan) -> None:
     place = "quantization.experts=true"
     if not any(one.experts > 1 for one in (*plan.modules.projections, *plan.modules.named)):
         raise PlanError(place, "needs stacks of experts, and this model has none.", "Leave it out.")
-    if adapted := [site.module for site in target.sites if site.parts[0].projection.experts > 1]:
+    if adapted := [site.name for site in target.sites if site.experts > 1]:
         what = f"PEFT cannot adapt experts in 4 bit ({adapted[0]})."
         raise PlanError(place, what, "Take roles of the attention, or leave the experts as they are.")
 

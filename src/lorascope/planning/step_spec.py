@@ -162,10 +162,10 @@ def loras(plan: TargetPlan, dims: ModelDims) -> list[Lora]:
     for site in plan.sites:
         part = site.parts[0]
         # a table of embeddings is no product's weight
-        weight = dims.by_name.get(site.module) or Matrix(site.module, -1, (), INTO_ATTENTION, part.d_in, part.d_out)
-        rebased = part.dora and plan.lora_dropout > 0
-        size = (part.d_in, weight.d_out, site.rank, weight.stored)
-        found.append(Lora(site.module, part.layer, weight.stage, *size, part.dora, rebased))
+        weight = dims.by_name.get(site.name) or Matrix(site.name, -1, (), INTO_ATTENTION, part.d_in, part.d_out)
+        rebased = site.dora and plan.lora_dropout > 0
+        size = (site.d_in, weight.d_out, site.rank, weight.stored)
+        found.append(Lora(site.name, site.layer, weight.stage, *size, site.dora, rebased))
     for term in plan.biases:
         stage = dims.by_name[term.module].stage if term.module in dims.by_name else INTO_ATTENTION
         found.append(Lora(term.module, term.layer, stage, 0, term.size))

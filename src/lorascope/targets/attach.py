@@ -10,24 +10,20 @@ from typing import TYPE_CHECKING, Any
 from lorascope.compat import taken_for_experts
 from lorascope.config.schema import AlphaPolicy, Init
 from lorascope.errors import PlanError
-from lorascope.targets.adapter_parts import initialise, keep_blocks
-from lorascope.targets.biases import biases_in, own_biases
+from lorascope.targets.adapter_parts import ADAPTER, initialise, keep_blocks, own_biases
 from lorascope.targets.plan import Site, TargetPlan
-from lorascope.targets.weights import weights_of
+from lorascope.targets.weights import base_path, weights_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
 
-ADAPTER = "default"  # PEFT's own name for the only adapter
-
-
 def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     """Put the planned adapter on `base`, in place; A starts from `seed`, B from zero, all in float32.
 
     With `init: pissa` PEFT decides the start, and moves the base's weights; with `eva` and `loftq`, which need data or
-    the weights as they were, `training.start` does, after this.
+    the weights as they were, `start_adapter` does, after this.
 
     Raises:
         PlanError: when PEFT built anything but the plan.
@@ -48,33 +44,27 @@ def attach(base: PreTrainedModel, plan: TargetPlan, seed: int) -> PeftModel:
     own_biases(model, plan.biases)
     keep_adapter_in_float32(model)
     keep_blocks(layers, plan)
-    check_reload(model, plan)
+    _check_reload(model, plan)
     return model
 
 
-def _taken_for_experts(base: PreTrainedModel, plan: TargetPlan) -> set[str]:
-    """Modules that PEFT would take for experts by their name alone.
+def _taken_for_experts(base: PreTrainedModel, plan: TargetPlan) -> list[str]:
+    """Modules that PEFT would take for experts by their name alone; an error where they cannot be named otherwise.
 
     In types whose experts became stacks with transformers 5, PEFT reads `gate_proj` in a config as the stack, even
     where a dense layer or a shared expert is meant. Their weights can be named as parameters, if they are matrices.
-
-    Raises:
-        PlanError: where the weights are quantized, or dropout is asked for.
     """
     renamed = taken_for_experts(base.config.model_type)
-    found = set()
-    for site in plan.sites:
-        if site.parts[0].projection.experts > 1 or site.module.rpartition(".")[2] not in renamed:
-            continue
-        quantized = not base.get_submodule(site.module).weight.is_floating_point()
+    found = [site.name for site in plan.sites if site.experts == 1 and site.name.rpartition(".")[2] in renamed]
+    for name in found:
+        quantized = not base.get_submodule(name).weight.is_floating_point()
         if quantized or plan.lora_dropout:
             raise PlanError(
                 "target.ranks",
-                f"PEFT takes {site.module} for experts by its name, and "
+                f"PEFT takes {name} for experts by its name, and "
                 + ("its quantized weight cannot be named otherwise." if quantized else "cannot drop out its inputs."),
                 "Take quantization=none, or roles of the attention." if quantized else "Take target.lora_dropout=0.",
             )
-        found.add(site.module)
     return found
 
 
@@ -82,24 +72,26 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
     """The plan in PEFT's words, as short as it can be said: leaf names where they mean exactly the plan.
 
     Args:
-        plan: what is wanted.
         names: every weight of the model that could be adapted, as `weights_of` names them.
         as_parameters: modules to be named by their weight.
     """
     from peft import EvaConfig, LoraConfig
 
-    stacks = {site.module for site in plan.sites if site.parts[0].projection.experts > 1} | set(as_parameters)
-    said = {
-        site.module: f"{site.module}.weight" if site.module in as_parameters else site.module for site in plan.sites
-    }
-    leaves = {name.rpartition(".")[2] for name in said}
-    plain = not stacks and not any(leaf.isdigit() for leaf in leaves)  # PEFT would take a block's number for a leaf
-    if plain and {name for name in names if name.rpartition(".")[2] in leaves} == set(said):
-        by_leaf = {(site.module.rpartition(".")[2], site.rank, _alpha(site, plan)) for site in plan.sites}
-        if len(by_leaf) == len(leaves):
-            said = {name: name.rpartition(".")[2] for name in said}
-    rank = Counter(site.rank for site in plan.sites).most_common(1)[0][0]
-    alpha = Counter(_alpha(site, plan) for site in plan.sites).most_common(1)[0][0]
+    sites = plan.sites
+    stacks = {site.name for site in sites if site.experts > 1} | set(as_parameters)
+    said = {site.name: f"{site.name}.weight" if site.name in as_parameters else site.name for site in sites}
+    leaf = {site.name: site.name.rpartition(".")[2] for site in sites}
+    leaves = set(leaf.values())
+    alike = {(leaf[site.name], site.rank, site.alpha) for site in sites}
+    plain = not stacks and not any(one.isdigit() for one in leaves)  # PEFT would take a block's number for a leaf
+    if (
+        plain
+        and len(alike) == len(leaves)
+        and {name for name in names if name.rpartition(".")[2] in leaves} == set(leaf)
+    ):
+        said = leaf
+    rank = Counter(site.rank for site in sites).most_common(1)[0][0]
+    alpha = Counter(site.alpha for site in sites).most_common(1)[0][0]
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -110,36 +102,26 @@ def lora_config(plan: TargetPlan, names: list[str], as_parameters: Collection[st
         lora_dropout=plan.lora_dropout,
         bias=str(plan.bias),
         # GPT-2's Conv1D keeps its weight transposed; PEFT would find out by itself, and warn
-        fan_in_fan_out=any(part.projection.transposed for part in plan.modules if part.projection.experts == 1),
+        fan_in_fan_out=any(part.transposed for part in plan.modules if part.experts == 1),
         task_type="CAUSAL_LM",
         target_modules=sorted({said[name] for name in said if name not in stacks}),
         target_parameters=sorted(said[name] for name in stacks) or None,
         # without alpha_pattern, PEFT would keep one alpha whatever the rank
-        rank_pattern={said[site.module]: site.rank for site in plan.sites if site.rank != rank},
-        alpha_pattern={said[site.module]: _alpha(site, plan) for site in plan.sites if _alpha(site, plan) != alpha},
+        rank_pattern={said[site.name]: site.rank for site in sites if site.rank != rank},
+        alpha_pattern={said[site.name]: site.alpha for site in sites if site.alpha != alpha},
     )
-
-
-def _alpha(site: Site, plan: TargetPlan) -> float:
-    """The alpha that gives the whole site its parts' scale."""
-    if len(site.parts) == 1:
-        return site.parts[0].alpha
-    return site.scale * (site.rank**0.5 if plan.alpha_policy is AlphaPolicy.rslora else site.rank)
 
 
 def adapted_modules(model: PeftModel) -> dict[str, Any]:
     """PEFT's LoRA layers by the path of the base module that they wrap, an expert stack's parameter behind it."""
     from peft.tuners.lora import LoraLayer
 
-    prefix = "base_model.model."
     found = {}
     for path, module in model.named_modules():
         if isinstance(module, LoraLayer):
-            path = path.removeprefix(prefix)
             parameter = getattr(module, "parameter_name", None)
-            if parameter is not None:  # stacks on one module are wrapped one in another
-                path = path.replace(".base_layer", "") + (f".{parameter}" if module.num_experts > 1 else "")
-            found[path] = module
+            stack = parameter is not None and module.num_experts > 1
+            found[base_path(path) + (f".{parameter}" if stack else "")] = module
     return found
 
 
@@ -150,8 +132,9 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
         PlanError: naming the first modules that differ.
     """
     built: dict[str, Any] = {path: _built(layer) for path, layer in adapted_modules(model).items()}
-    wanted: dict[str, Any] = {site.module: _planned(site) for site in plan.sites}
-    built |= {f"{path}.bias": size for path, size in biases_in(model).items()}
+    wanted: dict[str, Any] = {site.name: _planned(site) for site in plan.sites}
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    built |= {base_path(name): bias.numel() for name, bias in learned.items() if name.endswith(".bias")}
     wanted |= {f"{term.module}.bias": term.size for term in plan.biases}
     if built != wanted:
         lines = [
@@ -165,7 +148,7 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
             + "\n    ".join(lines[:5]),
             "The weights are of another shape than the architecture that was planned with: mend model.architecture.",
         )
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    trained = sum(parameter.numel() for parameter in learned.values())
     if trained != plan.stored_parameters:
         raise PlanError(
             f"target={plan.strategy}",
@@ -174,13 +157,10 @@ def verify(model: PeftModel, plan: TargetPlan) -> None:
         )
 
 
-def check_reload(model: PeftModel, plan: TargetPlan) -> None:
+def _check_reload(model: PeftModel, plan: TargetPlan) -> None:
     """Refuse an adapter that PEFT would not load again: it renames weights of some types by patterns that miss.
 
     The adapter's own weights are handed to PEFT as a saved file's would be, so nothing changes.
-
-    Raises:
-        PlanError: naming the first weight.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
@@ -208,10 +188,8 @@ def _built(layer: Any) -> tuple[int, int, int, float]:
 
 
 def _planned(site: Site) -> tuple[int, int, int, float]:
-    projection = site.parts[0].projection
-    widths = projection.d_in, projection.width
-    d_in, d_out = reversed(widths) if projection.mirrored else widths
-    return site.rank * projection.experts, d_in, d_out, round(site.scale, 9)
+    d_in, d_out = (site.d_out, site.d_in) if site.mirrored else (site.d_in, site.d_out)
+    return site.rank * site.experts, d_in, d_out, round(site.scale, 9)
 
 
 def keep_adapter_in_float32(model: PeftModel) -> None:

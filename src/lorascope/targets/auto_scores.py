@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lorascope.targets.module_map import Projection
-from lorascope.targets.weights import linear_shape
+from lorascope.targets.weights import Projection, linear_shape
 
 if TYPE_CHECKING:
     import torch
 
     Batch = Mapping[str, torch.Tensor]
     See = Callable[[str, torch.Tensor, torch.Tensor], None]
-
-
-WIDEST = 2**14  # a side of a weight whose singular values are asked for
 
 
 def real_tokens(batch: Batch) -> torch.Tensor:
@@ -52,18 +49,15 @@ def observe(
     shown: set[str] = set()
     unseen: set[str] = set()
 
-    def hook(path: str) -> Callable[[Any, Any, Any], None]:
-        def show(module: Any, args: tuple[Any, ...], output: Any) -> None:
-            inputs, outputs = rows_of(args[0], kept) if args else None, rows_of(output, kept)
-            if inputs is None or outputs is None:
-                unseen.add(path)
-                return
-            shown.add(path)
-            see(path, inputs, outputs)
+    def show(path: str, module: Any, args: tuple[Any, ...], output: Any) -> None:
+        inputs, outputs = rows_of(args[0], kept) if args else None, rows_of(output, kept)
+        if inputs is None or outputs is None:
+            unseen.add(path)
+            return
+        shown.add(path)
+        see(path, inputs, outputs)
 
-        return show
-
-    handles = [base.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
+    handles = [base.get_submodule(path).register_forward_hook(partial(show, path)) for path in paths]
     training = base.training
     base.eval()
     try:
@@ -114,9 +108,12 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
     parts: dict[str, list[Projection]] = {}
     for one in projections:
         parts.setdefault(one.module, []).append(one)
-    norms: dict[Projection, float] = {}
-    for path, those in parts.items():
-        norms |= _part_norms(base.get_submodule(path), those)
+    norms = {
+        one: _columns(weight.T, one).norm().item()
+        for path, those in parts.items()
+        for weight in [plain_weight(base.get_submodule(path))]
+        for one in those
+    }
     ratios = dict.fromkeys(projections, 0.0)
     tokens = dict.fromkeys(projections, 0)
 
@@ -138,12 +135,6 @@ def feature_norms(base: Any, projections: Sequence[Projection], batches: Iterabl
     }
 
 
-def _part_norms(module: Any, parts: Sequence[Projection]) -> dict[Projection, float]:
-    """The Frobenius norm of each part's rows."""
-    weight = plain_weight(module)
-    return {one: _columns(weight.T, one).norm().item() for one in parts}
-
-
 def _columns(values: torch.Tensor, one: Projection) -> torch.Tensor:
     """Of values whose last axis is a module's outputs, those that belong to a projection."""
     import torch
@@ -160,7 +151,7 @@ def condition_number(module: Any) -> float | None:
     import torch
 
     weight = plain_weight(module)
-    if max(weight.shape) > WIDEST:
+    if max(weight.shape) > 2**14:
         return None
     values = torch.linalg.svdvals(weight)
     return (values[0] / (values[-1] + 1e-8)).item()
@@ -169,19 +160,10 @@ def condition_number(module: Any) -> float | None:
 def plain_weight(module: Any) -> torch.Tensor:
     """A linear module's weight as numbers, whatever it is stored in: float32, shape (d_out, d_in), on its device."""
     import torch
+    from peft.utils.integrations import dequantize_bnb_weight
 
-    weight = module.weight
-    kind = type(weight).__name__
-    if kind == "Params4bit":
-        from bitsandbytes.functional import dequantize_4bit
-
-        numbers: torch.Tensor = dequantize_4bit(weight.data, weight.quant_state)
-    elif kind == "Int8Params":
-        from bitsandbytes.functional import int8_vectorwise_dequant
-
-        scales = module.state.SCB if module.state.SCB is not None else weight.SCB  # the first pass moves them
-        numbers = int8_vectorwise_dequant(weight.data, scales)
-    else:
-        numbers = weight.data
+    numbers = module.weight.data
+    if type(module.weight).__name__ in ("Params4bit", "Int8Params"):
+        numbers = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
     shape = linear_shape(module)
     return (numbers.T if shape is not None and shape[2] else numbers).to(torch.float32)

@@ -18,8 +18,8 @@ def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
     """Lay a strategy on a model, its ranks scaled to its budget if it has one.
 
     Raises:
-        PlanError: when the model lacks a role, in all layers or in some, when a budget cannot be met, or settings
-            contradict each other on this model.
+        PlanError: when the model lacks a role, in all layers or in some, when a budget cannot be met, settings
+            contradict each other on this model, or PEFT does not adapt such modules in it.
     """
     if strategy.auto.method is not None:
         raise PlanError(
@@ -28,24 +28,16 @@ def plan_targets(strategy: TargetConfig, modules: ModuleMap) -> TargetPlan:
             "The run itself decides, shows and records it; a named strategy can be planned now: target=qv_ffn",
         )
     strategy, budget = fit_budget(strategy, modules)
-    plan = lay(strategy, cover(strategy, modules), modules, budget)
-    check_taken(plan, modules)
-    return plan
-
-
-def check_taken(plan: TargetPlan, modules: ModuleMap) -> None:
-    """Refuse modules that PEFT does not adapt in models of this type.
-
-    Raises:
-        PlanError: naming the first of them.
-    """
-    for leaf, one in {module.module.rpartition(".")[2]: module for module in plan.modules}.items():
+    chosen, notes = cover(strategy, modules)
+    plan = lay(strategy, chosen, modules, notes | budget)
+    for leaf, one in {planned.name.rpartition(".")[2]: planned for planned in plan.modules}.items():
         if refused_by_peft(modules.model_type, leaf):
             raise PlanError(
-                f"target: {one.module}",
+                f"target: {one.name}",
                 f"PEFT takes no LoRA on {leaf} in a model of type {modules.model_type}.",
-                f"Leave it out: target.modules.{leaf}=null, or the role {one.projection.role}.",
+                f"Leave it out: target.modules.{leaf}=null, or the role {one.role}.",
             )
+    return plan
 
 
 def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig, dict[str, Any]]:
@@ -60,23 +52,21 @@ def fit_budget(strategy: TargetConfig, modules: ModuleMap) -> tuple[TargetConfig
     if strategy.budget is None:
         return strategy, {}
     asked, of = budget_of(strategy, modules)
-    smallest, units = _scaled(strategy, 1)
-    alone = dataclasses.replace(smallest, budget=None)
-    plan = lay(alone, cover(alone, modules), modules)
-    # DoRA's magnitudes and the biases do not grow with the rank
-    fixed = sum(one.d_out for one in plan.modules if one.dora) + plan.bias_parameters
+    smallest = _scaled(strategy, 1)
+    chosen, _ = cover(smallest, modules)
+    plan = lay(smallest, chosen, modules)
+    fixed = plan.fixed_parameters
     step = plan.trainable_parameters - fixed
-    times = round((asked - fixed) / step)
     if asked < step + fixed:
-        ranks = ", ".join(f"{name} {rank}" for name, rank in units.items())
+        ranks = smallest.ranks.given() | smallest.modules or {"every module": 1}
+        listed = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
         raise PlanError(
             f"target.budget={strategy.budget}",
-            f"{asked:,} parameters are fewer than its smallest ranks cost: {step + fixed:,} ({ranks}).",
+            f"{asked:,} parameters are fewer than its smallest ranks cost: {step + fixed:,} ({listed}).",
             "Raise the budget, adapt fewer roles or layers, or bring the ranks closer together.",
         )
-    fitted, _ = _scaled(strategy, times)
-    reached = times * step + fixed
-    return dataclasses.replace(fitted, budget=None), {"budget": {"asked": asked, "of": of, "reached": reached}}
+    times = round((asked - fixed) / step)
+    return _scaled(strategy, times), {"budget": {"asked": asked, "of": of, "reached": times * step + fixed}}
 
 
 def budget_of(strategy: TargetConfig, modules: ModuleMap) -> tuple[int, str | None]:
@@ -92,18 +82,14 @@ def budget_of(strategy: TargetConfig, modules: ModuleMap) -> tuple[int, str | No
     return asked, None
 
 
-def _scaled(strategy: TargetConfig, times: int) -> tuple[TargetConfig, dict[str, int]]:
-    """The strategy with so many times its smallest ranks, and these."""
+def _scaled(strategy: TargetConfig, times: int) -> TargetConfig:
+    """The strategy with so many times its smallest ranks, and no budget."""
     given = strategy.ranks.given()
-    ranks = [*given.values(), *strategy.modules.values(), *([strategy.peft_default] if strategy.peft_default else [])]
-    divisor = math.gcd(*ranks)
-    units = {name: rank // divisor for name, rank in (given | strategy.modules).items()}
-    return (
-        dataclasses.replace(
-            strategy,
-            ranks=Ranks(**{name: times * units[name] for name in given}),
-            modules={name: times * units[name] for name in strategy.modules},
-            peft_default=times if strategy.peft_default else None,
-        ),
-        units or {"every module": 1},
+    divisor = math.gcd(*given.values(), *strategy.modules.values(), strategy.peft_default or 0)
+    return dataclasses.replace(
+        strategy,
+        ranks=Ranks(**{name: times * rank // divisor for name, rank in given.items()}),
+        modules={name: times * rank // divisor for name, rank in strategy.modules.items()},
+        peft_default=times if strategy.peft_default else None,
+        budget=None,
     )

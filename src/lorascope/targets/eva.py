@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 from lorascope.compat import remove_eva_hooks
 from lorascope.errors import PlanError
 from lorascope.targets.auto_scores import observe, read, real_tokens, rows_of
+from lorascope.targets.weights import base_path
 
 if TYPE_CHECKING:
     import torch
 
     from lorascope.targets.auto_scores import Batch
 
+    # Orthonormal rows by module, shape (its rank, d_in), float32: where an adapter's A starts
+    Components = Mapping[str, torch.Tensor]
+
 
 ENOUGH_PASSES = 200  # forward passes within which components settle, unless they never do
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where an adapter's A starts, by module: orthonormal rows of shape (rank, d_in), float32."""
-
-    components: Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,20 @@ class Prompts:
     answers: bool  # PEFT's default: the supervised tokens alone; all of them where these are too few
 
     def counted(self, batch: Batch) -> torch.Tensor:
-        """The positions that count: bool, shape (rows, width)."""
-        return answer_tokens(batch) if self.answers else real_tokens(batch)
+        """The positions that count, as PEFT's EVA masks them: bool, shape (rows, width)."""
+        from peft import EvaConfig
+
+        real, labels = real_tokens(batch), batch.get("labels")
+        return real & (labels != EvaConfig().label_mask_value) if self.answers and labels is not None else real
 
     @property
     def tokens(self) -> int:
         """How many count in all."""
         return sum(int(self.counted(batch).sum()) for batch in self.batches)
 
-
-def answer_tokens(batch: Batch) -> torch.Tensor:
-    """The positions of a batch that have a label, as PEFT's EVA masks them: bool, shape (rows, width)."""
-    from peft import EvaConfig
-
-    labels = batch.get("labels")
-    return real_tokens(batch) if labels is None else real_tokens(batch) & (labels != EvaConfig().label_mask_value)
+    def entry(self) -> dict[str, Any]:
+        """Prompts and tokens that count, as a record keeps them."""
+        return {"prompts": sum(len(batch["input_ids"]) for batch in self.batches), "tokens": self.tokens}
 
 
 def prompts_for(batches: Sequence[Batch], components: int) -> Prompts:
@@ -75,20 +73,17 @@ def readable(base: Any, paths: Sequence[str], batch: Batch) -> set[str]:
     return observe(base, paths, [batch], lambda path, inputs, outputs: None)
 
 
-def components(
-    model: Any, paths: Sequence[str], rank: int, prompts: Prompts, *, most: int | None = None
-) -> dict[str, torch.Tensor]:
+def components(model: Any, paths: Sequence[str], rank: int, prompts: Prompts, *, most: int | None = None) -> Components:
     """The principal components of what modules read, found by PEFT.
 
     Args:
         model: a base, or a PeftModel whose adapted modules are `paths`.
         paths: modules inside the base that `readable` lists.
         rank: components a module on average: PEFT hands them out by the variance that they explain.
-        prompts: what is read.
         most: components that one module may get; `rank` by default, so that each gets as many.
 
     Returns:
-        Orthonormal rows, by module: shape (its rank, d_in), float32; rank 0 occurs.
+        Components by module; some may have none.
 
     Raises:
         PlanError: where they do not settle.
@@ -121,18 +116,16 @@ def components(
     finally:
         base.train(training)
         remove_eva_hooks(base.get_submodule(path) for path in paths)
-    prefix = "base_model.model." if base is not model else ""
-    return {path: found[prefix + path].float() for path in paths}
+    rows = {base_path(path): those.float() for path, those in found.items()}
+    return {path: rows[path] for path in paths}
 
 
 def _counting(base: Any, enough: int) -> Callable[[Any, Batch], None]:
     """A forward pass for PEFT, which would go on for ever where components do not settle."""
-    passes = 0
+    passes = itertools.count(1)
 
     def forward(_: Any, batch: Batch) -> None:
-        nonlocal passes
-        passes += 1
-        if passes > enough:
+        if next(passes) > enough:
             raise PlanError(
                 "EVA",
                 f"the components of what the modules read have not settled in {enough} passes over the prompts.",
@@ -143,7 +136,7 @@ def _counting(base: Any, enough: int) -> Callable[[Any, Batch], None]:
     return forward
 
 
-def explained(base: Any, found: Mapping[str, torch.Tensor], prompts: Prompts) -> dict[str, list[float]]:
+def explained(base: Any, found: Components, prompts: Prompts) -> dict[str, list[float]]:
     """The share of the variance of a module's inputs that each of its components explains, over all prompts.
 
     Returns:
@@ -151,14 +144,15 @@ def explained(base: Any, found: Mapping[str, torch.Tensor], prompts: Prompts) ->
     """
     import torch
 
-    sums: dict[str, torch.Tensor] = {}  # of inputs and their squares, of values along components and their squares
+    sums: dict[str, Any] = defaultdict(
+        float
+    )  # of inputs and their squares, of values along components and their squares
 
     def see(path: str, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         inputs = inputs.float()
         along = inputs @ found[path].T
         parts = (inputs.sum(0), inputs.square().sum(0), along.sum(0), along.square().sum(0))
-        here = torch.cat(parts).double()
-        sums[path] = sums[path] + here if path in sums else here
+        sums[path] += torch.cat(parts).double()
 
     observe(base, list(found), prompts.batches, see, prompts.counted)
     shares = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +22,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from lorascope.targets.auto_scores import Batch
-
-
-PREFIX = "base_model.model."  # PEFT's, before every path of the base
-PATTERNS = ("target_modules", "rank_pattern", "alpha_pattern")  # of the adapter's config
+    from lorascope.targets.eva import Components
 
 
 def start_adapter(
     model: PeftModel,
     plan: TargetPlan,
-    start: eva.Start | None = None,
+    start: Components | None = None,
     batches: Sequence[Batch] = (),
     base_folder: Path | None = None,
 ) -> None:
@@ -48,22 +45,22 @@ def start_adapter(
         PlanError: when the components or the weights cannot be had.
     """
     if plan.init is Init.eva:
-        _load_components(model, plan, (start or _components(model, plan, batches)).components)
+        _load_components(model, plan, start or _components(model, plan, batches))
     elif plan.init is Init.loftq:
         _make_up_for_lost_bits(model, plan, base_folder)
 
 
-def _components(model: PeftModel, plan: TargetPlan, batches: Sequence[Batch]) -> eva.Start:
+def _components(model: PeftModel, plan: TargetPlan, batches: Sequence[Batch]) -> Components:
     """As many components as the plan has ranks.
 
     All modules are given the highest rank, since PEFT would move ranks between modules that read the same; a lower one
     takes the first of them.
     """
-    ranks = {site.module: site.rank for site in plan.sites}
+    ranks = {site.name: site.rank for site in plan.sites}
     highest = max(ranks.values())
     prompts = eva.prompts_for(batches, highest)
     paths = eva.readable(model.get_base_model(), list(ranks), prompts.batches[0])
-    narrow = {site.module for site in plan.sites if site.parts[0].d_in < highest}
+    narrow = {site.name for site in plan.sites if site.d_in < highest}
     if unread := [path for path in ranks if path not in paths or path in narrow]:
         raise PlanError(
             "target.init=eva",
@@ -74,14 +71,14 @@ def _components(model: PeftModel, plan: TargetPlan, batches: Sequence[Batch]) ->
         # the adapter is switched off for it; its biases stay, and are still the base's
         warnings.filterwarnings("ignore", "Careful, disabling adapter layers with bias", UserWarning)
         found = eva.components(model, list(ranks), highest, prompts)
-    return eva.Start({path: found[path][:rank] for path, rank in ranks.items()})
+    return {path: found[path][:rank] for path, rank in ranks.items()}
 
 
-def _load_components(model: PeftModel, plan: TargetPlan, components: Mapping[str, torch.Tensor]) -> None:
+def _load_components(model: PeftModel, plan: TargetPlan, components: Components) -> None:
     """Let PEFT set every A, and hold it to having set nothing else."""
     from peft.tuners.lora.eva import initialize_lora_eva_weights
 
-    planned = {site.module: (site.rank, site.parts[0].d_in) for site in plan.sites}
+    planned = {site.name: (site.rank, site.d_in) for site in plan.sites}
     shapes = {path: tuple(rows.shape) for path, rows in components.items()}
     if shapes != planned:
         differ = sorted(path for path in shapes.keys() | planned.keys() if shapes.get(path) != planned.get(path))
@@ -90,11 +87,11 @@ def _load_components(model: PeftModel, plan: TargetPlan, components: Mapping[str
             f"{differ[0]}: planned {planned.get(differ[0], 'nothing')}, components {shapes.get(differ[0], 'none')}.",
             "The plan was changed after its components were found; this is a fault of lorascope, please report it.",
         )
-    config = model.peft_config[ADAPTER]
-    before = {name: copy.copy(getattr(config, name)) for name in PATTERNS}
-    initialize_lora_eva_weights(model, eva_state_dict={PREFIX + path: rows for path, rows in components.items()})
-    for name, value in before.items():  # PEFT writes them anew, in full
-        setattr(config, name, value)
+    config = copy.deepcopy(model.peft_config[ADAPTER])
+    initialize_lora_eva_weights(
+        model, eva_state_dict={f"base_model.model.{path}": rows for path, rows in components.items()}
+    )
+    model.peft_config[ADAPTER] = config  # PEFT writes its targets and patterns anew, in full
     keep_adapter_in_float32(model)
     verify(model, plan)
     moved = [path for path, layer in adapted_modules(model).items() if bool(layer.lora_B[ADAPTER].weight.any())]
@@ -110,19 +107,18 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
     """
     import torch
 
-    read = _reader(model, folder)
     layers = adapted_modules(model)
-    for site in plan.sites:
-        layer = layers[site.module]
+    for site, original in zip(plan.sites, _originals(model, [site.name for site in plan.sites], folder), strict=True):
+        layer = layers[site.name]
         if type(layer.get_base_layer().weight).__name__ != "Params4bit":
             raise PlanError(
                 "target.init=loftq",
-                f"{site.module} is not stored in 4 bits.",
+                f"{site.name} is not stored in 4 bits.",
                 "Leave its role out, or take target.init=lora.",
             )
         quantized = plain_weight(layer.get_base_layer())
-        original = read(site.module).to(quantized)
-        lost = (original.T if site.parts[0].projection.transposed else original) - quantized
+        exact = original.to(quantized)
+        lost = (exact.T if site.transposed else exact) - quantized
         a, b = low_rank(lost, site.rank)
         share = math.sqrt(site.scale)  # of the scale, A and B take as much each, as in PiSSA
         with torch.no_grad():
@@ -131,26 +127,18 @@ def _make_up_for_lost_bits(model: PeftModel, plan: TargetPlan, folder: Path | No
     verify(model, plan)
 
 
-def _reader(model: PeftModel, folder: Path | None) -> Callable[[str], torch.Tensor]:
-    """What reads a module's unquantized weight, shape as the file has it.
-
-    Raises:
-        PlanError: where there are no safetensors, or none that hold the module.
-    """
+def _originals(model: PeftModel, paths: Sequence[str], folder: Path | None) -> Iterator[torch.Tensor]:
+    """Modules' unquantized weights one after another, shape as the file has it."""
     from safetensors import SafetensorError
 
     remedy = "Keep the base as a local folder of safetensors (model.path=FOLDER), or take target.init=lora."
     if folder is None:
         raise PlanError("target.init=loftq", "the base's unquantized weights are on no disk.", remedy)
+    wanted = "safetensors"
     try:
-        tensor = tensor_reader(model, folder)
-    except FileNotFoundError as error:
-        raise PlanError("target.init=loftq", f"{folder} holds no safetensors.", remedy) from error
-
-    def read(path: str) -> torch.Tensor:
-        try:
-            return tensor(f"{path}.weight")
-        except (KeyError, SafetensorError) as error:
-            raise PlanError("target.init=loftq", f"{folder} holds no weight of {path}.", remedy) from error
-
-    return read
+        read = tensor_reader(model, folder)
+        for path in paths:
+            wanted = f"weight of {path}"
+            yield read(f"{path}.weight")
+    except (FileNotFoundError, KeyError, SafetensorError) as error:
+        raise PlanError("target.init=loftq", f"{folder} holds no {wanted}.", remedy) from error

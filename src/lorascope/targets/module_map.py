@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lorascope.base.architecture import build_on_meta, load_architecture, model_class
 from lorascope.base.checkpoint import check_checkpoint
-from lorascope.config.schema import ROLES, ModelConfig
+from lorascope.config.schema import ROLES, Bias, ModelConfig
 from lorascope.errors import ModelError
-from lorascope.targets.role_inference import BlockReading, read_blocks
+from lorascope.targets.role_inference import read_blocks
 from lorascope.targets.roles import CAUSAL_BY, FUTURE, UNTRAINABLE
-from lorascope.targets.weights import Spans, Weight, number, weights_of
-
-
-@dataclass(frozen=True)
-class Projection:
-    """One role in one weight of one layer; a fused weight plays several roles, each in rows of its own."""
-
-    layer: int
-    role: str
-    module: str  # a path inside the model
-    d_in: int
-    d_out: int | None  # of this role's part; None where a fused module's parts are not known
-    fused_with: tuple[str, ...] = ()  # all roles of the weight, this one too
-    rows: Spans | None = None  # of this role's part among the weight's output rows; None: all, or not known
-    width: int = 0  # output rows of the whole weight
-    parameter: str = "weight"
-    experts: int = 1  # the weight is a stack of so many
-    transposed: bool = False  # stored (…, d_in, d_out)
-    mirrored: bool = False  # PEFT takes d_in for d_out
-    ordinal: int = 0  # among the weights that play this role in this layer
-    source: str = "name"  # how the role was found: name, structure, mapping
-
-    def parameters(self, rank: int) -> int:
-        """LoRA parameters at this rank: r * (d_in + d_out), arXiv:2106.09685, for each expert."""
-        assert self.d_out is not None
-        return self.experts * rank * (self.d_in + self.d_out)
+from lorascope.targets.weights import Projection, Spans, head_counts, number, weights_of
 
 
 class BiasTerm(NamedTuple):
@@ -89,10 +64,25 @@ class ModuleMap:
         have = {projection.layer for projection in self.of_role(role)}
         return tuple(layer for layer in range(self.layers) if layer not in have)
 
+    def trained_biases(self, bias: Bias, adapted: Iterable[Projection]) -> tuple[BiasTerm, ...]:
+        """The biases that PEFT trains for `target.bias`, with the rows of them that may move.
 
-def whole_of(part: Projection) -> Projection:
-    """The whole module of a fused part, its roles joined by '+'."""
-    return dataclasses.replace(part, role="+".join(part.fused_with), d_out=part.width, rows=None, ordinal=0)
+        Args:
+            bias: `all` means every parameter called bias, `lora_only` those of adapted modules. Of a fused module that
+                is adapted by parts, `lora_only` means the parts' rows alone.
+            adapted: the projections that get an adapter.
+        """
+        if bias is not Bias.lora_only:
+            return self.biases if bias is Bias.all else ()
+        rows: dict[str, list[Spans | None]] = {}
+        for one in adapted:
+            rows.setdefault(one.module, []).append(one.rows)
+        found = []
+        for term in self.biases:
+            if parts := rows.get(term.module):
+                spans = None if None in parts else tuple(sorted({span for part in parts for span in part or ()}))
+                found.append(term._replace(rows=spans))
+        return tuple(found)
 
 
 def inspect_model(model: ModelConfig) -> ModuleMap:
@@ -132,28 +122,32 @@ def map_modules(model: Any, name: str, origin: str, mapping: dict[str, str] | No
     weights = list(weights_of(model))
     tower = _language_tower(model)
     reading = read_blocks([one for one in weights if one.name.startswith(tower)], model, mapping or {})
-    projections = sorted(_projections(reading), key=lambda one: (one.layer, ROLES.index(one.role), one.ordinal))
     _check_trainable(model)
-    with_role = {(projection.module, projection.parameter) for projection in projections}
-    rest = [weight for weight in weights if (weight.module, weight.parameter) not in with_role]
-    mixers = {(one.module, one.parameter) for one in projections if one.role == "mixer"}  # which may be named too
-    by_name = [weight for weight in weights if weight in rest or (weight.module, weight.parameter) in mixers]
-    heads = number(config, "num_attention_heads")
+    roles = {one.name: one.role for one in reading.projections}
+    heads, kv_heads = head_counts(config)
+    ups = [one.d_out for one in reading.projections if one.role == "up" and one.d_out]
     return ModuleMap(
         name=name,
         model_type=config.model_type,
         origin=origin,
         layers=reading.layers,
         hidden=number(config, "hidden_size"),
-        intermediate=number(config, "intermediate_size") or _widest(projections),
-        heads=heads,
-        kv_heads=number(config, "num_key_value_heads") or heads,
+        intermediate=number(config, "intermediate_size") or max(ups, default=None),
+        heads=heads or None,
+        kv_heads=kv_heads or None,
         vocabulary=number(config, "vocab_size"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tied_embeddings=bool(getattr(config, "tie_word_embeddings", False)),
-        projections=tuple(projections),
-        unmapped=tuple(weight.name for weight in rest),
-        named=tuple(_named(by_name, reading)) + tuple(_embeddings(model)),
+        projections=reading.projections,
+        unmapped=tuple(weight.name for weight in weights if weight.name not in roles),
+        named=(
+            *(
+                weight.projection(reading.layer_of(weight.name), weight.name.rpartition(".")[2])
+                for weight in weights
+                if roles.get(weight.name, "mixer") == "mixer"  # mixers may be named too
+            ),
+            *_embeddings(model),
+        ),
         biases=tuple(
             BiasTerm(name.rpartition(".")[0], reading.layer_of(name), parameter.numel())
             for name, parameter in model.named_parameters()
@@ -182,56 +176,6 @@ def _language_tower(model: Any) -> str:
     return next((f"{path}." for path, module in model.named_modules() if module is decoder and path), "")
 
 
-def _projections(reading: BlockReading) -> list[Projection]:
-    """A projection for each role of each weight."""
-    found: list[Projection] = []
-    seen: dict[tuple[int, str], int] = {}
-    for layer, weight, roles, parts, source in reading.found:
-        for role in roles:
-            ordinal = seen.get((layer, role), 0)
-            seen[layer, role] = ordinal + 1
-            rows = parts.get(role) if parts else None
-            size = weight.d_out if len(roles) == 1 else sum(stop - start for start, stop in rows) if rows else None
-            found.append(
-                Projection(
-                    layer=layer,
-                    role=role,
-                    module=weight.module,
-                    d_in=weight.d_in,
-                    d_out=size,
-                    fused_with=tuple(roles) if len(roles) > 1 else (),
-                    rows=rows,
-                    width=weight.d_out,
-                    parameter=weight.parameter,
-                    experts=weight.experts,
-                    transposed=weight.transposed,
-                    mirrored=weight.mirrored,
-                    ordinal=ordinal,
-                    source=source,
-                )
-            )
-    return found
-
-
-def _named(rest: list[Weight], reading: BlockReading) -> list[Projection]:
-    """What has no role, by its leaf's name; outside the blocks the layer is -1."""
-    return [
-        Projection(
-            layer=reading.layer_of(weight.name),
-            role=weight.name.rpartition(".")[2],
-            module=weight.module,
-            d_in=weight.d_in,
-            d_out=weight.d_out,
-            width=weight.d_out,
-            parameter=weight.parameter,
-            experts=weight.experts,
-            transposed=weight.transposed,
-            mirrored=weight.mirrored,
-        )
-        for weight in rest
-    ]
-
-
 def _embeddings(model: Any) -> list[Projection]:
     """The table of token embeddings: PEFT's A is as wide as the vocabulary there."""
     table = model.get_input_embeddings()
@@ -241,8 +185,3 @@ def _embeddings(model: Any) -> list[Projection]:
             leaf = path.rpartition(".")[2]
             return [Projection(-1, leaf, path, d_in, d_out, width=d_out, parameter="embedding")]
     return []
-
-
-def _widest(projections: list[Projection]) -> int | None:
-    ups = [projection.d_out for projection in projections if projection.role == "up" and projection.d_out]
-    return max(ups, default=None)

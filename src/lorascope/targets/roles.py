@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from lorascope.config.schema import ATTENTION_ROLES, FFN_ROLES, MIXER_ROLES
+from lorascope.config.schema import GROUPS
 from lorascope.targets.weights import Weight
 
 Roles = tuple[str, ...]
 
-# Leaf names in attention. Several roles: one fused module, in the order that `layouts` knows.
+# Leaf names in attention. Several roles: one fused module, in the order that `spans_of` knows.
 IN_ATTENTION: dict[str, Roles] = {
     "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "out_proj": ("o",), "dense": ("o",),
     "wq": ("q",), "wk": ("k",), "wv": ("v",), "wo": ("o",), "Wo": ("o",), "c_proj": ("o",),
@@ -79,8 +79,6 @@ CAUSAL_BY = {
     ),
     "xlm": "causal",
 }  # fmt: skip
-# Layers that run only where there is another modality's input.
-IDLE_LAYERS = re.compile(r"CrossAttentionDecoderLayer")
 # Owners whose q, k and v are no softmax attention's: state spaces, linear attention, convolutions.
 MIXERS = re.compile(
     r"Mamba|BambaMixer|FalconH1Mixer|Lightning|DeltaNet|DeltaAttention|ShortConv|Rwkv|LSTMLayer|RecurrentBlock"
@@ -114,6 +112,11 @@ def place_of(name: str) -> BlockPlace | None:
     return BlockPlace(found["stem"], int(found["layer"]), found["inside"]) if found else None
 
 
+def is_called(path: str, name: str) -> bool:
+    """Whether a name is a path, or what stands behind its last dots, as PEFT matches them."""
+    return path == name or path.endswith(f".{name}")
+
+
 def mixer_of(weight: Weight, place: BlockPlace) -> str:
     """The class of the recurrent mixer that a weight belongs to; empty for all others."""
     inside = weight.owners[place.stem.count(".") + 3 :]  # below the model, its list of blocks, and the block
@@ -131,11 +134,13 @@ def is_adaptable_mixer(weight: Weight, place: BlockPlace) -> bool:
 
 def is_elsewhere(weight: Weight, place: BlockPlace) -> bool:
     """Whether a weight belongs to no attention and no FFN of a language model's block."""
-    block = place.stem.count(".") + 2  # owners above this one are the model, its list of blocks, and the block
-    mixer = any(MIXERS.search(owner) for owner in weight.owners[block + 1 :])
-    idle = any(IDLE_LAYERS.search(owner) for owner in weight.owners)
-    inside = any(pattern.search(place.inside) for pattern in (ELSEWHERE, NORM))
-    return mixer or idle or inside or bool(ELSEWHERE.search(place.stem))
+    own = weight.owners[place.stem.count(".") + 3 :]  # below the model, its list of blocks, and the block
+    return bool(
+        any(MIXERS.search(owner) for owner in own)
+        or any("CrossAttentionDecoderLayer" in owner for owner in weight.owners)  # idle without another modality
+        or any(pattern.search(place.inside) for pattern in (ELSEWHERE, NORM))
+        or ELSEWHERE.search(place.stem)
+    )
 
 
 def roles_of(place: BlockPlace, model_type: str) -> Roles:
@@ -154,5 +159,4 @@ def roles_of(place: BlockPlace, model_type: str) -> Roles:
 
 def group_of(role: str) -> str:
     """`attention`, `ffn` or `mixer`."""
-    groups = {"attention": ATTENTION_ROLES, "ffn": FFN_ROLES, "mixer": MIXER_ROLES}
-    return next(name for name, roles in groups.items() if role in roles)
+    return next((group for group in ("attention", "ffn") if role in GROUPS[group]), "mixer")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from lorascope.config.schema import GROUPS, Fused, Missing, TargetConfig
 from lorascope.errors import PlanError
 from lorascope.formats import spans
-from lorascope.targets.module_map import ModuleMap, Projection, whole_of
+from lorascope.targets.module_map import ModuleMap
+from lorascope.targets.roles import is_called
+from lorascope.targets.weights import Projection
 
 EVERY = re.compile(r"every_(\d{1,9})(?:_from_(\d{1,9}))?")
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
-LONGEST_TOLD = 60  # characters of what was written, in an error
 FORMS = "all, first_half, last_half, every_2, every_2_from_1, 16-31, or a list [0, 8, 31]"
 
 
@@ -40,72 +40,41 @@ def chosen_layers(wanted: Any, layers: int) -> tuple[int, ...]:
 
 
 def _numbers(word: str, layers: int) -> range:
-    if word == "all":
-        return range(layers)
-    if word == "first_half":
-        return range(layers // 2)
-    if word == "last_half":
-        return range(layers // 2, layers)
+    named = {"all": range(layers), "first_half": range(layers // 2), "last_half": range(layers // 2, layers)}
+    if word in named:
+        return named[word]
     if (every := EVERY.fullmatch(word)) and int(every[1]) > 0:
         start = int(every[2] or 0)
-        if start >= layers:
-            return range(start, start + 1)  # out of range, and told so
-        return range(start, layers, int(every[1]))
+        return range(start, max(layers, start + 1), int(every[1]))  # a start out of range is refused as such
     if (span := RANGE.fullmatch(word)) and int(span[1]) <= int(span[2] or span[1]):
         return range(int(span[1]), int(span[2] or span[1]) + 1)
-    told = word if len(word) <= LONGEST_TOLD else f"{word[:LONGEST_TOLD]}…"
-    raise PlanError("target.layers", f"'{told}' names no layers.", f"Take {FORMS}.")
+    shown = word if len(word) <= 60 else f"{word[:60]}…"
+    raise PlanError("target.layers", f"'{shown}' names no layers.", f"Take {FORMS}.")
 
 
-def default_names(model_type: str) -> tuple[str, ...]:
-    """The module names that PEFT adapts by default; none where it has no default for the type."""
+def _peft_default(modules: ModuleMap) -> list[Projection]:
+    """PEFT's choice on a module map; a fused module counts once, with its roles joined by '+'."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    return tuple(sorted(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type, ())))
-
-
-def default_modules(modules: ModuleMap) -> list[Projection]:
-    """PEFT's choice on a module map; a fused module counts once, with its roles joined by '+'.
-
-    Raises:
-        PlanError: when PEFT has no default for the type, or its names are not among the projections.
-    """
-    names = default_names(modules.model_type)
-    if not names:
-        raise PlanError(
-            "target=peft_default",
-            f"PEFT has no default for the model type '{modules.model_type}'.",
-            "Name roles: target=qv_ffn, or ranks of your own.",
-        )
-    whole: dict[str, Projection] = {}
-    for projection in modules.projections:
-        # as PEFT matches names: the whole path or what stands behind its last dots
-        if projection.parameter == "weight" and any(
-            projection.module == name or projection.module.endswith(f".{name}") for name in names
-        ):
-            whole[projection.module] = whole_of(projection) if projection.fused_with else projection
+    names = sorted(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(modules.model_type, ()))
+    whole = {
+        one.module: one.whole()
+        for one in modules.projections
+        if one.parameter == "weight" and any(is_called(one.module, name) for name in names)
+    }
     if not whole:
-        raise PlanError(
-            "target=peft_default",
-            f"PEFT's default for '{modules.model_type}' is {', '.join(names)}, and no projection is called so.",
-            "Name roles: target=qv_ffn, or ranks of your own.",
-        )
+        what = f"PEFT has no default for the model type '{modules.model_type}'."
+        if names:
+            what = f"PEFT's default for '{modules.model_type}' is {', '.join(names)}, and no projection is called so."
+        raise PlanError("target=peft_default", what, "Name roles: target=qv_ffn, or ranks of your own.")
     return list(whole.values())
 
 
 Chosen = tuple[Projection, int]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Projections with their ranks, and what a record should say of how they came about."""
-
-    chosen: tuple[Chosen, ...]
-    notes: dict[str, Any]
-
-
-def cover(strategy: TargetConfig, modules: ModuleMap) -> Selection:
-    """The projections that a strategy adapts on a model.
+def cover(strategy: TargetConfig, modules: ModuleMap) -> tuple[list[Chosen], dict[str, Any]]:
+    """The projections that a strategy adapts on a model with their ranks, and what a record should say of the choice.
 
     Raises:
         PlanError: for a role, layer or name that the model lacks, or a fused module that cannot be had by parts.
@@ -115,22 +84,19 @@ def cover(strategy: TargetConfig, modules: ModuleMap) -> Selection:
     if len(layers) < modules.layers:
         notes["layers"] = sorted(layers)
     if strategy.peft_default is not None:
-        chosen: list[Chosen] = [(projection, strategy.peft_default) for projection in default_modules(modules)]
+        chosen = [(one, strategy.peft_default) for one in _peft_default(modules) if one.layer in layers]
     else:
         ranks = ranks_by_role(strategy, modules)
         if missing := _missing(strategy, ranks, modules, layers):
             notes["missing"] = missing
-        chosen = [(one, ranks[one.role]) for one in modules.projections if one.role in ranks]
-        chosen = [(one, rank) for one, rank in chosen if one.layer in layers]
-        if strategy.fused is Fused.native:
-            chosen, whole = _whole(chosen)
-            if whole:
-                notes["fused"] = "native"
-        else:
+        chosen = [(one, ranks[one.role]) for one in modules.projections if one.role in ranks and one.layer in layers]
+        if strategy.fused is Fused.parts:
             _check_parts(chosen, modules)
-    chosen = [(one, rank) for one, rank in chosen if one.layer in layers]
+        elif any(one.fused_with for one, _ in chosen):
+            notes["fused"] = "native"
+            chosen = _whole(chosen)
     chosen += _by_name(strategy.modules, modules, {one.module for one, _ in chosen}, layers)
-    return Selection(tuple(chosen), notes)
+    return chosen, notes
 
 
 def ranks_by_role(strategy: TargetConfig, modules: ModuleMap) -> dict[str, int]:
@@ -172,53 +138,49 @@ def _missing(
     return found
 
 
-def _whole(chosen: list[Chosen]) -> tuple[list[Chosen], bool]:
+def _whole(chosen: list[Chosen]) -> list[Chosen]:
     """Fused modules as PEFT takes them: whole, under their roles joined by '+'."""
-    result: dict[tuple[str, str], Chosen] = {}
-    whole = False
+    result: dict[str, Chosen] = {}
     for one, rank in chosen:
-        key = (one.module, one.parameter)
-        if not one.fused_with:
-            result[key] = (one, rank)
-            continue
-        whole = True
-        if key in result and result[key][1] != rank:
+        _, before = result.setdefault(one.name, (one.whole(), rank))
+        if rank != before:
             raise PlanError(
                 "target.fused=native",
-                f"{one.module} would need rank {result[key][1]} and {rank} for its parts {' '.join(one.fused_with)}.",
+                f"{one.module} would need rank {before} and {rank} for its parts {' '.join(one.fused_with)}.",
                 "Give its parts one rank, or adapt them one by one: target.fused=parts",
             )
-        result[key] = (whole_of(one), rank)
-    return list(result.values()), whole
+    return list(result.values())
 
 
 def _check_parts(chosen: list[Chosen], modules: ModuleMap) -> None:
-    for one, _ in chosen:
-        if one.d_out is None:
-            raise PlanError(
-                "target.ranks",
-                f"role '{one.role}' of {modules.name} is a part of the fused module {one.module} "
-                f"({', '.join(one.fused_with)}), whose layout is not known for '{modules.model_type}'.",
-                "Adapt it whole: target.fused=native   or tell the layout in the model's YAML: roles: {q+k+v: …}",
-            )
+    if one := next((one for one, _ in chosen if one.d_out is None), None):
+        raise PlanError(
+            "target.ranks",
+            f"role '{one.role}' of {modules.name} is a part of the fused module {one.module} "
+            f"({', '.join(one.fused_with)}), whose layout is not known for '{modules.model_type}'.",
+            "Adapt it whole: target.fused=native   or tell the layout in the model's YAML: roles: {q+k+v: …}",
+        )
 
 
-def _by_name(
-    names: dict[str, int], modules: ModuleMap, taken: set[str], layers: set[int]
-) -> list[tuple[Projection, int]]:
+def _by_name(names: dict[str, int], modules: ModuleMap, taken: set[str], layers: set[int]) -> list[Chosen]:
     """What `target.modules` names: lm_head, embeddings, or anything else without a role."""
-    found: list[tuple[Projection, int]] = []
+    found: list[Chosen] = []
     for name, rank in names.items():
-        matches = [one for one in modules.named if _called(one, name)]
-        roles = [one for one in modules.projections if one.role != "mixer"]  # whose parts may be named
-        with_role = [one for one in roles if one.module == name or one.module.endswith(f".{name}")]
-        if with_role:
+        # the parts of a mixer may be named
+        if one := next(
+            (one for one in modules.projections if one.role != "mixer" and is_called(one.module, name)), None
+        ):
             raise PlanError(
                 f"target.modules.{name}",
-                f"these modules play the role '{with_role[0].role}'.",
-                f"Give the role a rank: target.ranks.{with_role[0].role}={rank}",
+                f"these modules play the role '{one.role}'.",
+                f"Give the role a rank: target.ranks.{one.role}={rank}",
             )
-        matches = [one for one in matches if one.layer in layers or one.layer < 0]
+        matches = [
+            one
+            for one in modules.named
+            if is_called(one.module if one.parameter == "weight" else one.name, name)
+            and (one.layer in layers or one.layer < 0)
+        ]
         if not matches:
             there = ", ".join(dict.fromkeys(one.role for one in modules.named)) or "none"
             raise PlanError(
@@ -226,11 +188,6 @@ def _by_name(
             )
         found += [(one, rank) for one in matches if one.module not in taken]
     return found
-
-
-def _called(one: Projection, name: str) -> bool:
-    path = one.module if one.parameter in ("weight", "embedding") else f"{one.module}.{one.parameter}"
-    return path == name or path.endswith(f".{name}")
 
 
 def _absent(name: str, modules: ModuleMap) -> PlanError:
