@@ -17,6 +17,7 @@ from lorascope.delivery.answering import Decoding, SharedBase, answer, question
 from lorascope.delivery.finished_run import finished_run
 from lorascope.delivery.merging import with_adapter
 from lorascope.errors import RunError
+from lorascope.records.record import write_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SYSTEM = "be brief"
@@ -195,11 +196,15 @@ def test_runs_on_different_bases_are_not_compared(home, tmp_path):
         SharedBase(runs, Console(quiet=True))
 
 
-def test_data_that_are_gone_ask_for_the_system_message(tmp_path, capsys):
+def test_data_that_are_gone_ask_for_the_system_message_where_the_record_has_none(tmp_path, capsys):
     base = base_of("tiny", tmp_path / "base")
-    _, folder = trained(base, "target=q_v")
+    record, folder = trained(base, "target=q_v", f"dataset.system={SYSTEM}")
     (base / "rows.jsonl").unlink()
     capsys.readouterr()
+    main(["generate", str(folder), "--prompt", "say 3", "--max-new-tokens", "4"])
+    assert capsys.readouterr().out == plainly(base, folder / "adapter", asked("say 3"), tokens=4) + "\n"
+    del record.data["card"]["system_messages"]  # as earlier versions wrote records
+    write_record(record, folder)
     assert "data that cannot be read any more" in failed(["generate", str(folder), "--prompt", "say 3"], capsys)
     main(["generate", str(folder), "--prompt", "say 3", "--system", "", "--max-new-tokens", "4"])
     wanted = plainly(base, folder / "adapter", [{"role": "user", "content": "say 3"}], tokens=4)
