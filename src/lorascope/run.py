@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from lorascope.delivery.model_card import base_name, write_card
 from lorascope.evaluation import predictions
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure, measure_of
+from lorascope.evaluation.sampled import SampledMetrics, kept_metric, key_of, sampled_metrics
 from lorascope.evaluation.tasks import Evaluated
 from lorascope.interrupts import stop_if_asked
 from lorascope.planning.run_plan import RunPlan, plan_run, prediction, resolve_config, with_target
@@ -123,7 +123,9 @@ def _make(run: Run, session: Session) -> None:
     run.ended("setup_seconds")
     with waiting(report.out, "drawing texts that the base writes, to see later what it forgets"):
         measure = measure_of(run.config, base, inputs.rows, inputs.evaluation)
+    sampled = sampled_metrics(run.config, measure, inputs.rows)
     directions = {metric.name: metric.better for metric in (*measure.metrics().values(), TRAIN_LOSS)}
+    directions |= {key: metric.better for key, metric in (sampled.metrics() if sampled else {}).items()}
     trackers = open_trackers(run.config.logger, record, run.folder, directions, warn)
     try:
         if run.checkpoint:
@@ -138,7 +140,7 @@ def _make(run: Run, session: Session) -> None:
         assert run.plan.target
         model = attach(base.model, run.plan.target, run.config.seed)
         start_adapter(model, run.plan.target, start, prompts, base_folder(run.config.model))
-        trained = _train(run, model, inputs, before, trackers)
+        trained = _train(run, model, inputs, before, trackers, sampled)
         run.ended("train_seconds")
         record.memory |= peak(device)
 
@@ -146,7 +148,7 @@ def _make(run: Run, session: Session) -> None:
             after = measure.adapted(model, bar.step)
         run.ended("eval_seconds")
         _save(run, model)
-        _complete(run, measure, before, after, trained)
+        _complete(run, measure, before, after, trained, sampled)
         losses = (found.scores[EVAL_LOSS.name].value for found in (before, after))
         if why := nothing_learned(model, run.config.train, trained.steps, *losses):
             record.notes.append(why)
@@ -211,12 +213,18 @@ def _measure_base(run: Run, measure: Measure, inputs: Inputs) -> Evaluated:
     return found
 
 
-def _train(run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, trackers: Trackers) -> Trained:
-    measure = partial(
-        eval_loss, model, inputs.evaluation, pad_id=inputs.pad_id,
-        batch_tokens=run.config.evaluation.batch_tokens, progress=lambda rows: stop_if_asked(),
-    )  # fmt: skip
+def _train(
+    run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, trackers: Trackers, sampled: SampledMetrics | None
+) -> Trained:
+    def evaluate() -> dict[str, float]:
+        settings: dict[str, Any] = {"pad_id": inputs.pad_id, "batch_tokens": run.config.evaluation.batch_tokens}
+        loss = eval_loss(model, inputs.evaluation, **settings, progress=lambda rows: stop_if_asked())
+        values = {EVAL_LOSS.name: loss.mean}
+        return values | (sampled.measure(model, lambda rows: stop_if_asked()) if sampled else {})
 
+    better = {metric.name: metric.better for metric in (sampled.metrics() if sampled else {}).values()}
+    if sampled:
+        sampled.began = time.perf_counter()
     meta = {
         "before": before.scores[EVAL_LOSS.name].value.hex(),
         "fingerprint": run.record.fingerprint,
@@ -230,18 +238,30 @@ def _train(run: Run, model: PeftModel, inputs: Inputs, before: Evaluated, tracke
             inputs.evaluation,
             run.config,
             Saving(run.folder / CHECKPOINTS, run.checkpoint, meta),
-            evaluate=lambda: {EVAL_LOSS.name: measure().mean},
+            evaluate=evaluate,
             callbacks=[progress_callback(bar, trackers)],
             warn=warn,
+            better=better,
         )
 
 
-def _complete(run: Run, measure: Measure, before: Evaluated, after: Evaluated, trained: Trained) -> None:
+def _complete(
+    run: Run, measure: Measure, before: Evaluated, after: Evaluated, trained: Trained, sampled: SampledMetrics | None
+) -> None:
     """Put the results into the record."""
     record = run.record
     record.metrics = measure.entries(before, after) | {TRAIN_LOSS.name: TRAIN_LOSS.entry(trained.train_loss, None)}
-    if best := _best(run):
-        record.metrics[BEST_LOSS.name] = BEST_LOSS.entry(best[EVAL_LOSS.name], None) | {"step": best["step"]}
+    if (best := _best(run)) and (kept := kept_metric(run.config)):
+        metric = BEST_LOSS if kept == EVAL_LOSS.name else measure.metrics()[kept]
+        entry = metric.entry(best[key_of(kept)], None) | {"step": best["step"]}
+        record.metrics[f"best_{kept}"] = entry
+    planned, early = trained.planned, run.config.train.stop_early
+    if early.metric and trained.steps < planned:
+        what = f"{early.metric} had not improved for {early.patience} evaluations"
+        record.notes.append(f"stopped at step {trained.steps} of {planned}: {what} (train.stop_early)")
+    if sampled and sampled.skipped:
+        what = f"metrics of the sample were left out {sampled.skipped} times"
+        record.notes.append(f"{what}: they had taken {run.config.train.eval_share:.0%} of the time (train.eval_share)")
     record.timing |= {
         "train_loop_seconds": round(trained.seconds, 3),
         "steps": trained.steps,
@@ -259,6 +279,6 @@ def _clear(run: Run) -> None:
 
 
 def _best(run: Run) -> Mapping[str, Any] | None:
-    """Step and eval loss of the best checkpoint, if `train.keep_best` is set."""
+    """Step and metric of the best checkpoint, if `train.keep_best` is set."""
     latest = resume.latest(run.folder / CHECKPOINTS) if run.config.train.keep_best else None
     return latest.meta["best"] if latest else None

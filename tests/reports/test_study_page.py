@@ -25,7 +25,7 @@ from lorascope.reports.findings import as_dict, find
 from lorascope.reports.page import page_of
 from lorascope.reports.page.values import coverages, looks_of, source
 from lorascope.reports.run_table import plain
-from lorascope.reports.seed_groups import edge, learning_curves, thinned, tried
+from lorascope.reports.seed_groups import edge, learning_curves, sampled_curves, thinned, tried
 from lorascope.reports.study_report import write_report
 from reports.made_studies import HOSTILE, a_record, around, history, hostile, keep, make, ordinary
 
@@ -433,3 +433,32 @@ def test_without_a_browser_the_check_says_so_and_passes(monkeypatch, capsys):
     monkeypatch.setattr(check_report.shutil, "which", lambda name: None)
     check_report.main()
     assert capsys.readouterr().out.startswith("skipped: none of chromium")
+
+
+def test_metrics_while_training_are_drawn_by_step_and_against_what_is_forgotten(tmp_path):
+    study = make(tmp_path, {"airports": {"q_v": {1: 0.5, 2: 0.6}, "ffn": {1: 0.7, 2: 0.8}}})
+    for run in study.runs:
+        rows = [
+            {
+                "step": step,
+                "loss": 1.0,
+                "sample/exact_match": 0.1 * step + run.seed,
+                "sample/forgetting_kl": 0.01 * step,
+            }
+            for step in (2, 4, 6)
+        ]
+        (tmp_path / run.name / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = find(tmp_path)
+    curves = sampled_curves(study, found.records, tmp_path, "airports")
+    assert list(curves) == ["exact_match", "forgetting_kl"]
+    for curve in curves["exact_match"]:
+        assert curve.steps == [2, 4, 6]
+        assert curve.mean == pytest.approx([1.7, 1.9, 2.1])
+        assert (curve.low[0], curve.high[0]) == pytest.approx((1.2, 2.2))
+    charts = page(tmp_path).charts
+    path = charts["airports: exact_match against forgetting_kl from step to step, a path for each arm"]
+    rows = [row for row in path["datasets"]["arms"] if row["arm"] == "ffn"]
+    assert [(row["step"], row["lost"], row["last"]) for row in rows] == [
+        (2, pytest.approx(0.02), False), (4, pytest.approx(0.04), False), (6, pytest.approx(0.06), True),
+    ]  # fmt: skip
+    assert "airports: exact_match by step" in charts

@@ -220,6 +220,14 @@ class QuantizationConfig:
 
 
 @dataclass(kw_only=True)
+class StopEarlyConfig:
+    """End a training when a metric no longer improves; nothing ends it where no metric is named."""
+
+    metric: str | None = None  # eval_loss, or one that is measured on the sample
+    patience: int = 3  # evaluations in a row without a better value
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     """How it is learned; whatever else SFTConfig offers goes under `sft`."""
 
@@ -234,9 +242,13 @@ class TrainConfig:
     warmup_ratio: float = 0.05
     scheduler: Scheduler = Scheduler.cosine
     eval_steps: int | None = None
+    eval_metrics: list[str] = field(default_factory=list)  # measured then too, on a sample: macro_f1, forgetting_kl …
+    eval_samples: int = 32  # items, and texts of forgetting, of that sample
+    eval_share: float = 0.05  # of the training's time for them; no limit where keep_best or stop_early goes by them
     save_steps: int | None = None
     save_minutes: float | None = 10.0  # between two checkpoints, where save_steps says nothing
-    keep_best: bool = False  # the checkpoint with the lowest eval loss, beside the latest
+    keep_best: Any = False  # true: the checkpoint with the lowest eval loss, beside the latest; or a metric's name
+    stop_early: StopEarlyConfig = field(default_factory=StopEarlyConfig)
     logging_steps: int = 10
     sft: dict[str, Any] = field(default_factory=dict)
 

@@ -26,6 +26,7 @@ def check(config: RunConfig) -> None:
     """Refuse the first value that no run can have."""
     check_target(config.target)
     _check_train(config.train)
+    _check_rules(config)
     _check_model(config.model)
     check_dataset(config.dataset)
     _must("seed", config.seed, 0 <= config.seed < 2**32, "be from 0 to 4294967295", "For example seed=0.")
@@ -108,9 +109,6 @@ def _check_train(train: TrainConfig) -> None:
     _must("train.learning_rate", rate, rate == 0 or _positive(rate), "be >= 0", "2e-4 is usual for 7B.")
     _must("train.epochs", epochs, _positive(epochs), "be > 0", "For example train.epochs=1.")
     _must("train.warmup_ratio", ratio, 0 <= ratio < 1, "be in [0, 1)", "0.05 is usual.")
-    if train.keep_best and train.eval_steps is None:
-        remedy = "Say how often the eval loss is measured: train.eval_steps=50"
-        raise ConfigError("train.keep_best", "must come with train.eval_steps: the best is chosen among them.", remedy)
     if train.group_by_length and train.packing:
         raise _clash("train.group_by_length", "train.packing, which leaves no padding")
     for key, low, remedy in (
@@ -119,12 +117,41 @@ def _check_train(train: TrainConfig) -> None:
         ("gradient_accumulation", 1, "It is the number of batches per step."),
         ("logging_steps", 1, "It is the number of steps between two log lines."),
         ("eval_steps", 1, "Leave it out (null) to evaluate before and after training only."),
+        ("eval_samples", 1, "It is the number of eval items that metrics are measured on while training."),
         ("save_steps", 1, "Leave it out (null) to save by train.save_minutes."),
         ("max_length", 2, "It is the largest number of tokens in a row."),
     ):
         _count(f"train.{key}", getattr(train, key), low, remedy)
     remedy = "Leave it out (null) to save no checkpoints by time."
     _must("train.save_minutes", minutes, minutes in (None, 0) or _positive(minutes), "be >= 0", remedy)
+
+
+def _check_rules(config: RunConfig) -> None:
+    """What is measured while training, what is kept by it, and what ends the training."""
+    train = config.train
+    known = ["eval_loss", *config.dataset.metrics] if config.evaluation.tasks else ["eval_loss"]
+    known += ["forgetting_kl", "forgetting_loss"] if config.evaluation.forgetting.texts else []
+    there = f"On this data there are: {', '.join(known)}."
+    asked = [("train.eval_metrics", name) for name in train.eval_metrics]
+    if train.keep_best not in (False, True, None):
+        asked.append(("train.keep_best", train.keep_best))
+    if train.stop_early.metric is not None:
+        asked.append(("train.stop_early.metric", train.stop_early.metric))
+    for key, name in asked:
+        _must(key, repr(name), name in known, "be a metric that is measured", there)
+    remedy = "It is the number of evaluations to wait for a better value."
+    _count("train.stop_early.patience", train.stop_early.patience, 1, remedy)
+    share = train.eval_share
+    _must("train.eval_share", share, 0 < share <= 1, "be in (0, 1]", "0.05 is usual.")
+    names = (
+        ("keep_best", train.keep_best),
+        ("stop_early", train.stop_early.metric),
+        ("eval_metrics", train.eval_metrics),
+    )
+    for name, given in names:
+        if given and train.eval_steps is None:
+            what = "must come with train.eval_steps: that is when it is looked at."
+            raise ConfigError(f"train.{name}", what, "Say how often: train.eval_steps=50")
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -118,7 +118,7 @@ class Suite:
             scores = score_choices(model, choices(asked, labels, self.tokenizer), pad_id=pad_id, **batch)
             fields |= {"scores": scores, "choice": [labels[each.index(max(each))] for each in scores]}
         if self._asks(name, Needs.text):
-            fields["text"] = self._written(model, asked, batch)
+            fields["text"] = self._written(model, name, batch)
         if self._asks(name, Needs.loss):
             losses = self._losses(model, asked, known, pad_id, batch)
             fields |= {"nats": [loss.nats for loss in losses], "tokens": [loss.tokens for loss in losses]}
@@ -127,13 +127,20 @@ class Suite:
             for number, question in enumerate(asked)
         )
 
-    def _written(self, model: Any, asked: Sequence[Question], batch: Mapping[str, Any]) -> list[str]:
+    def longest_answer(self, name: str) -> int | None:
+        """Tokens that a written answer to a set's questions may have; None where there is no such set."""
+        if self.settings.max_new_tokens or name not in self.sets:
+            return self.settings.max_new_tokens
+        return round(LONGER * max(len(question.answer) for question in self.sets[name]))
+
+    def _written(self, model: Any, name: str, batch: Mapping[str, Any]) -> list[str]:
+        asked = self.sets[name]
         answers = [question.answer for question in asked]
         texts = generate(
             model,
             self.tokenizer,
             [question.prompt for question in asked],
-            max_new_tokens=self.settings.max_new_tokens or round(LONGER * max(map(len, answers))),
+            max_new_tokens=self.longest_answer(name) or 0,
             ends=ends_of(model, self.tokenizer, answers),
             **batch,
         )

@@ -26,8 +26,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
     del settings["model"]["learning_rate"]  # a preset's suggestion; train.learning_rate is what counts
     del settings["model"]["hub_id"]  # a name for others
     settings["target"]["name"] = _choice(config)
-    for key in ("save_steps", "save_minutes", "keep_best"):
+    for key in ("save_steps", "save_minutes", "keep_best", "eval_metrics", "eval_share"):
         del settings["train"][key]
+    if not config.train.stop_early.metric:  # then the sample decides nothing
+        for key in ("eval_samples", "stop_early"):
+            del settings["train"][key]
     force = {"environment": dict(numerics())} if numerics() else {}
     return _changed(settings, as_dict(RunConfig())) | force
 
@@ -102,6 +105,8 @@ def fingerprint(
         "train_supervised_tokens": data["train"]["supervised_tokens"],
         "eval_supervised_tokens": data["eval"]["supervised_tokens"],
     }
+    if early := config.train.stop_early.metric:
+        parts["stop_early"] = f"{early}, patience {config.train.stop_early.patience}"
     if numerics():
         parts["environment"] = " ".join(f"{name}={value}" for name, value in numerics().items())
     return parts | {"hash": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}

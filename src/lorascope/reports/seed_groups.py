@@ -136,6 +136,7 @@ def _tell_apart(alike: Sequence[tuple[Row, dict[str, Any]]]) -> None:
 
 
 EVAL, TRAIN = EVAL_LOSS.name, "loss"  # as the history calls them
+SAMPLE = "sample/"  # before the name of a metric that was measured on a sample
 POINTS = 60  # of a curve, at most: more than a small chart can show
 
 
@@ -156,15 +157,35 @@ def learning_curves(study: Study, records: Mapping[str, RunRecord], folder: Path
 
     The eval loss, where it was measured while training; else the training's, of which there is always more.
     """
+    histories = _histories(study, records, folder, task)
+    rows = [history for every in histories.values() for history in every]
+    key = EVAL if rows and statistics.median(len(_points(history, EVAL)) for history in rows) > 2 else TRAIN
+    return key, _curves(study, histories, key)
+
+
+def sampled_curves(study: Study, records: Mapping[str, RunRecord], folder: Path, task: str) -> dict[str, list[Curve]]:
+    """For each metric that was measured on a sample while training, a curve for each arm; without those of no arm."""
+    histories = _histories(study, records, folder, task)
+    keys = dict.fromkeys(key for every in histories.values() for one in every for row in one for key in row)
+    found = {key.removeprefix(SAMPLE): _curves(study, histories, key) for key in keys if key.startswith(SAMPLE)}
+    return {name: curves for name, curves in found.items() if curves}
+
+
+def _curves(study: Study, histories: Mapping[str, list[list[dict[str, float]]]], key: str) -> list[Curve]:
+    found = (_curve(arm.name, [_points(one, key) for one in histories.get(arm.name, [])]) for arm in study.arms)
+    return [curve for curve in found if curve is not None]
+
+
+def _histories(
+    study: Study, records: Mapping[str, RunRecord], folder: Path, task: str
+) -> dict[str, list[list[dict[str, float]]]]:
+    """By arm, the histories of final runs that are done."""
     histories: dict[str, list[list[dict[str, float]]]] = {}
     for run in study.runs:
         record = records.get(run.name)
         if run.stage == FINAL and run.task == task and record and record.status is Status.done:
             histories.setdefault(run.arm, []).append(list(read_history(folder / run.name)))
-    rows = [history for every in histories.values() for history in every]
-    key = EVAL if rows and statistics.median(len(_points(history, EVAL)) for history in rows) > 2 else TRAIN
-    found = (_curve(arm.name, [_points(one, key) for one in histories.get(arm.name, [])]) for arm in study.arms)
-    return key, [curve for curve in found if curve is not None]
+    return histories
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> dict[int, float]:

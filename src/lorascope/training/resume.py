@@ -32,6 +32,7 @@ def check_resumable(checkpoint: Checkpoint) -> None:
         if not (checkpoint.path / name).is_file():
             raise RunError(str(checkpoint.path), f"{name} is missing.", REMEDY)
     wrong = [name for name, fits in META.items() if name not in checkpoint.meta or not fits(checkpoint.meta[name])]
+    wrong += [name for name, fits in LATER.items() if name in checkpoint.meta and not fits(checkpoint.meta[name])]
     if wrong:
         raise RunError(str(checkpoint.path), f"its manifest has no valid {', '.join(wrong)}.", REMEDY)
     try:
@@ -49,10 +50,29 @@ def _is_loss(value: Any) -> bool:
         return False
 
 
-def _has_numbers(value: Any, *names: str) -> bool:
-    if not isinstance(value, dict) or value.keys() != set(names):
+def _has_numbers(value: Any, *names: str, also: str = "") -> bool:
+    """Whether it is a dictionary with a number for each name; it may have one for `also`."""
+    if not isinstance(value, dict) or value.keys() - {also} != set(names):
         return False
-    return all(type(number) in (int, float) and abs(number) < 2**63 for number in value.values())
+    return all(map(_is_number, value.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 2**63
+
+
+def _is_best(value: Any) -> bool:
+    """A step, and the value that was the best there."""
+    if not isinstance(value, dict) or len(value) != 2 or type(value.get("step")) is not int:
+        return False
+    return all(map(_is_number, value.values()))
+
+
+def _is_stop(value: Any) -> bool:
+    """What `train.stop_early` has seen."""
+    if not isinstance(value, dict) or value.keys() != {"best", "waited"} or type(value["waited"]) is not int:
+        return False
+    return value["best"] is None or _is_number(value["best"])
 
 
 # a meta value that a run reads -> whether it is as `write` was given it
@@ -60,10 +80,11 @@ META: dict[str, Callable[[Any], bool]] = {
     "before": _is_loss,
     "fingerprint": lambda value: isinstance(value, dict),
     "versions": lambda value: isinstance(value, dict),
-    "best": lambda value: value is None or (_has_numbers(value, "eval_loss", "step") and type(value["step"]) is int),
+    "best": lambda value: value is None or _is_best(value),
     "finished": lambda value: isinstance(value, bool),
-    "trained": lambda value: _has_numbers(value, "steps", "tokens", "train_loss", "seconds"),
+    "trained": lambda value: _has_numbers(value, "steps", "tokens", "train_loss", "seconds", also="planned"),
 }
+LATER = {"stop": _is_stop}  # which checkpoints of earlier versions do not have
 
 
 def save_sums(trainer: Any, folder: Path) -> None:

@@ -14,6 +14,7 @@ from lorascope.config.schema import TrainConfig
 from lorascope.data.tokenization import TokenizedSplit
 from lorascope.errors import ConfigError, RunError
 from lorascope.evaluation.loss import scored
+from lorascope.evaluation.sampled import EvalRules
 from lorascope.interrupts import Preempted, asked
 from lorascope.training import checkpoints
 from lorascope.training.batching import by_length
@@ -111,18 +112,20 @@ class RunTrainer(Base):
         saving: Saving,
         trained_head: bool,
         warn: Callable[[str], None],
+        rules: EvalRules,
     ) -> None:
         """Set what `SFTTrainer.__init__` does not take."""
         from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
         self.measure, self.data, self.settings, self.saving = measure, data, settings, saving
-        self.trained_head, self.warn = trained_head, warn
+        self.trained_head, self.warn, self.rules = trained_head, warn, rules
         if not has_experts(self.model):  # a type that may have some, as doge
             self.aux_loss_enabled = False
         self.losses: list[Any] = []  # of this step's batches
         self.read: list[Any] = []  # their token ids
         latest = saving.latest
-        self.best = latest.meta["best"] if latest else None  # {"eval_loss": …, "step": …}
+        if latest:
+            rules.restore(latest.meta)
         self.seconds_before = latest.meta["trained"]["seconds"] if latest else 0.0
         self.began = self.saved_at = time.perf_counter()
         self.remove_callback(PrinterCallback)
@@ -180,10 +183,8 @@ class RunTrainer(Base):
             raise
         self.evaluation_is_due = False
         self.log(metrics)
-        loss = metrics["eval_loss"]
-        if self.settings.keep_best and (self.best is None or loss < self.best["eval_loss"]):
-            self.best = {"eval_loss": loss, "step": self.state.global_step}
-            self.control.should_save = True
+        self.control.should_save |= self.rules.see(metrics, self.state.global_step) or self.rules.stops
+        self.control.should_training_stop |= self.rules.stops
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -192,6 +193,7 @@ class RunTrainer(Base):
         total = self._total_loss_scalar + self._tr_loss.item() * self.is_in_train
         return {
             "steps": self.state.global_step,
+            "planned": self.state.max_steps,
             "tokens": int(self.state.num_input_tokens_seen),
             "train_loss": total / max(self.state.global_step, 1),
             "seconds": self.seconds_before + time.perf_counter() - self.began,
@@ -201,8 +203,8 @@ class RunTrainer(Base):
         step = self.state.global_step
         meta = {
             **self.saving.meta,
-            "best": self.best,
-            "finished": step >= self.state.max_steps and not self.evaluation_is_due,
+            **self.rules.state(),
+            "finished": (step >= self.state.max_steps or self.rules.stops) and not self.evaluation_is_due,
             "trained": self.trained(),
         }
         self.saved_at = time.perf_counter()
@@ -211,7 +213,7 @@ class RunTrainer(Base):
         except OSError as error:
             self.warn(f"the checkpoint of step {step} could not be written ({error.strerror}); the one before stays")
             return
-        checkpoints.thin_out(self.saving.folder, KEPT, self.best["step"] if self.best else None)
+        checkpoints.thin_out(self.saving.folder, KEPT, self.rules.best["step"] if self.rules.best else None)
 
     def _fill(self, folder: Path) -> None:
         self.store_flos()

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lorascope.compat import head_hidden, no_gradient_of_inputs
@@ -17,6 +18,7 @@ from lorascope.config.sft_settings import GROUPED, SAMPLING
 from lorascope.console import Bar
 from lorascope.data.tokenization import TokenizedSplit, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, first_line, out_of_memory
+from lorascope.evaluation.sampled import SAMPLE, EvalRules
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
 from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS
@@ -53,7 +55,8 @@ def progress_callback(bar: Bar, trackers: Trackers) -> TrainerCallback:
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if TRAIN_LOSS.name in (logs or {}):  # the end of a session is no step
                 return
-            values = {name: float(value) for name, value in (logs or {}).items() if name in KEPT}
+            logged = (logs or {}).items()
+            values = {name: float(value) for name, value in logged if name in KEPT or name.startswith(SAMPLE)}
             if "loss" in values:
                 speed = (state.num_input_tokens_seen - self.tokens_before) / (time.perf_counter() - self.began)
                 bar.step(0, note=f"loss {values['loss']:.3f}  {speed:.0f} tok/s")
@@ -71,6 +74,7 @@ class Trained:
     tokens: int  # read by the model, without padding
     train_loss: float  # mean over the steps, nats per supervised token
     seconds: float  # over all sessions
+    planned: int = 0  # steps, of which train.stop_early may have left some out
 
 
 def train_adapter(
@@ -84,6 +88,7 @@ def train_adapter(
     evaluate: Callable[[], Mapping[str, float]],
     callbacks: list[TrainerCallback],
     warn: Callable[[str], None],
+    better: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
     """Train the adapter in place, from its start or exactly from a checkpoint on.
 
@@ -92,6 +97,7 @@ def train_adapter(
         evaluation: measured during training, if `train.eval_steps` is set.
         evaluate: measures `evaluation`; may raise Preempted.
         warn: called with the reason where a checkpoint cannot be written.
+        better: lower or higher, by metric, for those that `evaluate` measures besides the eval loss.
 
     Raises:
         ConfigError: when SFTConfig refuses a setting, or the model looks across packed rows.
@@ -115,7 +121,7 @@ def train_adapter(
     keep_adapter_in_float32(model)  # TRL has just cast it on a quantized base
     bias = getattr(model.get_output_embeddings(), "bias", None)
     trained_head = adapted_head or (bias is not None and bool(bias.requires_grad))
-    trainer.begin(evaluate, train, config.train, saving, trained_head, warn)
+    trainer.begin(evaluate, train, config.train, saving, trained_head, warn, EvalRules.of(config, better))
     latest = saving.latest
     if latest and latest.meta["finished"]:
         restore_adapter(model, latest.path)

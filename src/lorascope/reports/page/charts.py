@@ -131,6 +131,31 @@ def learning(kind: str, curves: Sequence[Curve], looks: Looks) -> Spec:
     return _chart(layers, 240, rows)
 
 
+def path(kind: str, learned: Sequence[Curve], forgotten: Sequence[Curve], looks: Looks) -> Spec:
+    """What is learned against what is forgotten, from step to step: means over seeds, the last step marked."""
+    lost = {one.arm: dict(zip(one.steps, one.mean, strict=True)) for one in forgotten}
+    rows: list[Spec] = []
+    for one in learned:
+        shared = [place for place in zip(one.steps, one.mean, strict=True) if place[0] in lost.get(one.arm, {})]
+        rows += [
+            {"arm": one.arm, "step": step, "mean": mean, "lost": lost[one.arm][step], "last": step == shared[-1][0]}
+            for step, mean in shared
+        ]
+    x = {"field": "lost", "type": "quantitative"} | FORGETTING
+    y = {"field": "mean", "type": "quantitative", "title": None, "scale": {"zero": False, "padding": 8}}
+    told = {"arm": "arm", "step": "step", "mean": kind, "lost": "forgetting_kl"}
+    tips = [{"field": field, "type": "nominal", "title": title} for field, title in told.items()]
+    place = {"x": x, "y": y, "color": _by_arm("color", looks)}
+    order = {"order": {"field": "step", "type": "quantitative"}, "strokeDash": _by_arm("strokeDash", looks)}
+    size = {"condition": {"test": "datum.last", "value": 75}, "value": 18}
+    shape = {"shape": _by_arm("shape", looks), "size": size, "tooltip": tips}
+    layers = [
+        _layer({"type": "line", "strokeWidth": 1.5, "aria": False}, place | order),
+        _layer({"type": "point", "filled": True, "aria": False}, place | shape),
+    ]
+    return _chart(layers, 240, rows)
+
+
 def rates(own: Sequence[Tried], every: Sequence[Tried], chosen: float | None, looks: Looks) -> Spec:
     """An arm's eval loss by learning rate, a line for each rung; the axes are those of all arms of the task."""
     known = [one for one in own if one.loss is not None]

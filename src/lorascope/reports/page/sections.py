@@ -17,7 +17,7 @@ from lorascope.reports.page import charts, tables
 from lorascope.reports.page.tables import Table, minus
 from lorascope.reports.page.values import Source, Spot, coverages, words
 from lorascope.reports.plots import front, points
-from lorascope.reports.seed_groups import EVAL, edge, learning_curves, tried
+from lorascope.reports.seed_groups import EVAL, edge, learning_curves, sampled_curves, tried
 from lorascope.reports.standings import REFERENCE, Line, TaskComparison
 from lorascope.stats.verdicts import FEWEST, Verdict
 
@@ -208,9 +208,30 @@ def learning(source: Source) -> Section | None:
             kind = "eval loss" if key == EVAL else "training loss"
             label = f"{task.name}: {kind} by step, a curve for each arm"
             drawn.append(Figure(task.name, f"{kind} (nats/token)", label, charts.learning(kind, curves, source.looks)))
-    lead = "Means over seeds; the bands reach from the lowest seed to the highest."
+        drawn += _sampled(source, task.name)
+    lead = (
+        "Means over seeds; the bands reach from the lowest seed to the highest. Metrics while training are of a fixed "
+        "sample of the eval half."
+    )
     blocks = [SectionPart(figures=drawn)]
     return Section("learning", "Learning", "Learning curves", lead, blocks, legend=True) if drawn else None
+
+
+def _sampled(source: Source, task: str) -> list[Figure]:
+    """The metrics that were measured while training, and what was learned against what was forgotten."""
+    found = source.found
+    curves = sampled_curves(found.study, found.records, found.folder, task)
+    drawn = [
+        Figure(task, f"{name}, on a sample", f"{task}: {name} by step", charts.learning(name, those, source.looks))
+        for name, those in curves.items()
+    ]
+    lost = curves.get(FORGOTTEN, [])
+    for name, those in curves.items():
+        if lost and not name.startswith("forgetting"):
+            label = f"{task}: {name} against {FORGOTTEN} from step to step, a path for each arm"
+            spec = charts.path(name, those, lost, source.looks)
+            drawn.append(Figure(task, f"{name} against forgetting, step by step", label, spec))
+    return drawn
 
 
 def rates(source: Source) -> Section | None:
