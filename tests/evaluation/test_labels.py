@@ -114,3 +114,46 @@ def test_where_the_template_joins_answer_and_question_every_row_is_rendered():
     found = choices(questions([exchange("a", "x"), exchange("b", "x")], tokenizer), ("x", "y"), tokenizer)
     assert found[0].answers != found[1].answers
     assert tokenizer.decode([*found[1].prompt, *found[1].answers[1]]) == "b|y/b<|end|>"
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("batch_tokens", [20, 10_000])
+def test_only_labels_that_may_be_the_likeliest_are_read_on_and_the_likeliest_stays(kind, batch_tokens):
+    draw = random.Random(1)
+    many = [
+        Choices(
+            [draw.randrange(4, 99) for _ in range(draw.randrange(3, 20))],
+            tuple(tuple(draw.randrange(4, 99) for _ in range(draw.randrange(1, 5))) for _ in range(9)),
+        )
+        for _ in range(7)
+    ]
+    with quiet():
+        model = small_model(kind).eval()
+        found = score_choices(model, many, pad_id=0, batch_tokens=batch_tokens, every=False)
+        every = score_choices(model, many, pad_id=0, batch_tokens=batch_tokens)
+    for question, some, whole in zip(many, found, every, strict=True):
+        truth = by_definition(model, question)
+        assert some.index(max(some)) == truth.index(max(truth))
+        assert whole == pytest.approx(truth, abs=2e-5)
+        for one, other in zip(some, truth, strict=True):
+            assert one == -math.inf or one == pytest.approx(other, abs=2e-5)
+            assert one > -math.inf or other < max(truth)
+
+
+def test_a_sharp_model_reads_few_labels_on(asked, monkeypatch):
+    model, read = make_model().eval(), []
+    with torch.no_grad():
+        model.lm_head.weight.mul_(300)  # one first token is far likelier than all others
+    forward = model.forward
+
+    def counting(*words, **named):
+        read.append(int(named["attention_mask"][:, -named["input_ids"].shape[1] :].sum()))
+        return forward(*words, **named)
+
+    monkeypatch.setattr(answers, "_shares_prompts", lambda *_: True)
+    monkeypatch.setattr(answers, "taken", lambda model, **arguments: arguments)
+    monkeypatch.setattr(model, "forward", counting)
+    scores = score_choices(model, asked, pad_id=0, batch_tokens=10_000, every=False)
+    every = len(asked) * sum(length - 1 for length in LENGTHS)
+    assert sum(read) - sum(len(question.prompt) for question in asked) < every / 2
+    assert sum(score == -math.inf for each in scores for score in each) > len(asked)

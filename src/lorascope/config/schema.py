@@ -273,6 +273,7 @@ class EvaluationConfig:
     max_new_tokens: int | None = None  # of a generated answer; the longest right answer's length and a half decides
     batch_tokens: int = 1024  # padded tokens of one forward pass
     predictions: bool = True  # keep each item's answer with the record
+    every_label: bool = False  # score those labels too that cannot be the likeliest
     forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
     lm_eval: list[str] = field(default_factory=list)  # tasks of EleutherAI's harness
     lm_eval_limit: int | None = None  # items of each of them

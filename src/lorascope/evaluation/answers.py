@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -142,19 +143,25 @@ def score_choices(
     *,
     pad_id: int,
     batch_tokens: int,
+    every: bool = True,
     progress: Callable[[int], object] = lambda items: None,
 ) -> list[tuple[float, ...]]:
     """The log-probability of every answer to every question, in nats, summed over the answer's tokens.
+
+    An answer is no likelier than its first token, which the prompt alone tells: without `every`, answers whose first
+    token is already less likely than the best whole answer are not read on. The likeliest answer stays the same.
 
     Args:
         model: a causal language model of transformers, in evaluation mode.
         asked: questions, each with as many possible answers.
         pad_id: fills short rows; it is masked.
         batch_tokens: padded tokens of one forward pass.
+        every: score those answers too that cannot be the likeliest.
         progress: called with the number of questions after each pass.
 
     Returns:
-        For each question, in order, a number for each of its answers: minus the loss of the row with this answer.
+        For each question, in order, a number for each of its answers: minus the loss of the row with this answer, or
+        -inf where it cannot be the likeliest and was not read on.
     """
     if not asked:
         return []
@@ -164,7 +171,8 @@ def score_choices(
         return scores
     scores = [()] * len(asked)
     for batch in batches([len(question.prompt) for question in asked], batch_tokens):
-        for index, found in zip(batch, _scored(model, [asked[i] for i in batch], pad_id, batch_tokens), strict=True):
+        score = _scored if every else _scored_for_the_best
+        for index, found in zip(batch, score(model, [asked[i] for i in batch], pad_id, batch_tokens), strict=True):
             scores[index] = found
         progress(len(batch))
     return scores
@@ -179,6 +187,7 @@ def _shares_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> bool:
     ]
     try:
         shared = _scored(model, pair, pad_id, 2**20)  # all at once
+        best = _scored_for_the_best(model, pair, pad_id, 2**20)
     except (TypeError, ValueError, AttributeError, LookupError, AssertionError, RuntimeError) as error:
         if out_of_memory(error):
             raise
@@ -186,61 +195,104 @@ def _shares_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> bool:
     apart = APART[model.dtype.itemsize >= 4]
     return all(
         abs(one - other) <= apart * (1 + abs(other))
-        for question, left in zip(pair, shared, strict=True)
+        for question, *found in zip(pair, shared, best, strict=True)
+        for left in found
         for one, other in zip(left, _plainly(model, [question], pad_id, 1)[0], strict=True)
+        if one > -math.inf
     )
 
 
-def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
-    """The scores of some questions with equally many answers."""
+ROUNDS = (2, 4)  # answers of each question that are read on first, and then
+
+
+def _scored_for_the_best(
+    model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int
+) -> list[tuple[float, ...]]:
+    """The scores of some questions as far as they may be the best; -inf for the others."""
+    import torch
+
+    cache, mask, bounds, vocabulary = _read_prompts(model, asked, pad_id)
+    single = torch.tensor([[len(answer) == 1 for answer in question.answers] for question in asked], device=mask.device)
+    total = torch.where(single, bounds, -math.inf)  # the first token is all there is
+    left = ~single
+    longest = max(len(answer) for question in asked for answer in question.answers) - 1
+    at_once = max(min(batch_tokens, LOGITS // vocabulary) // max(longest, 1), 1)
+    for most in (*ROUNDS, bounds.shape[1]):
+        left &= bounds > total.max(dim=1, keepdim=True).values
+        likeliest = torch.where(left, bounds, -math.inf).argsort(dim=1, descending=True)[:, :most]
+        chosen = torch.zeros_like(left).scatter(1, likeliest, value=True) & left
+        rest = chosen.nonzero()  # (rows, 2): which question, which answer
+        for rows in rest.split(at_once) if len(rest) else ():
+            answers = [asked[question].answers[answer] for question, answer in rows.tolist()]
+            own = copy.deepcopy(cache)  # a cache grows in place
+            own.batch_select_indices(rows[:, 0])
+            more = _continued(model, own, mask[rows[:, 0]], answers, pad_id)
+            total[rows[:, 0], rows[:, 1]] = bounds[rows[:, 0], rows[:, 1]] + more
+        left &= ~chosen
+    return [tuple(row) for row in total.tolist()]
+
+
+def _read_prompts(model: Any, asked: Sequence[Choices], pad_id: int) -> tuple[Any, torch.Tensor, torch.Tensor, int]:
+    """The cache of the prompts, their mask, the log-probability of each answer's first token, and the vocabulary."""
     import torch
 
     ids, mask = left_padded([question.prompt for question in asked], pad_id, model.device)
     positions = taken(model, position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0))
     with torch.no_grad():
         read = model(input_ids=ids, attention_mask=mask, use_cache=True, **positions, **last_logits(model))
-        opening = read.logits[:, -1].float().log_softmax(dim=-1)  # (questions, vocabulary)
-        count = len(asked[0].answers)
-        first = torch.tensor([[answer[0] for answer in question.answers] for question in asked], device=ids.device)
-        total = opening.gather(1, first).double()  # (questions, answers)
-        longest = max(len(answer) for question in asked for answer in question.answers) - 1
-        if longest:
-            room = min(batch_tokens, LOGITS // opening.shape[1])
-            at_once = min(max(room // (len(asked) * longest), 1), count)
-            for start in range(0, count, at_once):
-                end = min(start + at_once, count)
-                answers = [answer for question in asked for answer in question.answers[start:end]]
-                more = _continued(model, read.past_key_values, mask, answers, end - start, pad_id)
-                total[:, start:end] += more.view(len(asked), end - start)
+    opening = read.logits[:, -1].float().log_softmax(dim=-1)  # (questions, vocabulary)
+    first = torch.tensor([[answer[0] for answer in question.answers] for question in asked], device=ids.device)
+    return read.past_key_values, mask, opening.gather(1, first).double(), opening.shape[1]
+
+
+def _scored(model: Any, asked: Sequence[Choices], pad_id: int, batch_tokens: int) -> list[tuple[float, ...]]:
+    """The scores of some questions with equally many answers."""
+    cache, mask, total, vocabulary = _read_prompts(model, asked, pad_id)
+    count = len(asked[0].answers)
+    longest = max(len(answer) for question in asked for answer in question.answers) - 1
+    if longest:
+        room = min(batch_tokens, LOGITS // vocabulary)
+        at_once = min(max(room // (len(asked) * longest), 1), count)
+        for start in range(0, count, at_once):
+            end = min(start + at_once, count)
+            answers = [answer for question in asked for answer in question.answers[start:end]]
+            own = copy.deepcopy(cache)  # a cache grows in place
+            own.batch_repeat_interleave(end - start)
+            more = _continued(model, own, mask.repeat_interleave(end - start, dim=0), answers, pad_id)
+            total[:, start:end] += more.view(len(asked), end - start)
     return [tuple(row) for row in total.tolist()]
 
 
 def _continued(
-    model: Any, cache: Any, mask: torch.Tensor, answers: Sequence[tuple[int, ...]], each: int, pad_id: int
+    model: Any, cache: Any, before: torch.Tensor, answers: Sequence[tuple[int, ...]], pad_id: int
 ) -> torch.Tensor:
-    """The log-probability of every answer after its first token, float64, shape (answers,)."""
+    """The log-probability of every answer after its first token, float64, shape (answers,).
+
+    Args:
+        cache: of the answers' prompts, one for each; it is used up.
+        before: the mask of these prompts.
+    """
     import torch
 
     width = max(map(len, answers)) - 1
     if not width:
-        return torch.zeros(len(answers), dtype=torch.float64, device=mask.device)
+        return torch.zeros(len(answers), dtype=torch.float64, device=before.device)
     rows = [list(answer) for answer in answers]
-    filled = padded(TokenizedSplit(rows, rows, ""), range(len(rows)), pad_id, mask.device)
+    filled = padded(TokenizedSplit(rows, rows, ""), range(len(rows)), pad_id, before.device)
     ids, there = filled["input_ids"], filled["attention_mask"][:, 1:]
-    before = mask.repeat_interleave(each, dim=0)
-    own = copy.deepcopy(cache)  # a cache grows in place
-    own.batch_repeat_interleave(each)
-    logits = model(
-        input_ids=ids[:, :-1],
-        attention_mask=torch.cat([before, there], dim=1),
-        past_key_values=own,
-        use_cache=True,
-        **taken(model, position_ids=before.sum(dim=1, keepdim=True) + torch.arange(width, device=mask.device)),
-    ).logits
+    places = before.sum(dim=1, keepdim=True) + torch.arange(width, device=before.device)
+    with torch.no_grad():
+        logits = model(
+            input_ids=ids[:, :-1],
+            attention_mask=torch.cat([before, there], dim=1),
+            past_key_values=cache,
+            use_cache=True,
+            **taken(model, position_ids=places),
+        ).logits
     there = there.bool()
     chosen = logits[there].float()
     likelihood = chosen.gather(1, ids[:, 1:][there].unsqueeze(1)).squeeze(1) - chosen.logsumexp(dim=-1)
-    total = torch.zeros(there.shape, dtype=torch.float64, device=mask.device)
+    total = torch.zeros(there.shape, dtype=torch.float64, device=before.device)
     total[there] = likelihood.double()
     return total.sum(dim=1)
 

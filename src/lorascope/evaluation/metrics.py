@@ -21,7 +21,7 @@ class Answer:
     accepted: tuple[str, ...] = ()  # further right answers
     group: str = ""
     choice: str = ""  # the most likely label
-    scores: tuple[float, ...] = ()  # log-probability of each label, in nats
+    scores: tuple[float, ...] = ()  # log-probability of each label, in nats; -inf: it cannot be the likeliest
     text: str = ""  # what the model wrote
     nats: float = 0.0  # loss of the right answer, summed over its tokens
     tokens: int = 0

@@ -115,7 +115,9 @@ class Suite:
         fields: dict[str, Sequence[Any]] = {}  # of `Answer`, a value for each question
         if self._asks(name, Needs.choice):
             labels = self._labels(name)
-            scores = score_choices(model, choices(asked, labels, self.tokenizer), pad_id=pad_id, **batch)
+            scores = score_choices(
+                model, choices(asked, labels, self.tokenizer), pad_id=pad_id, every=self.settings.every_label, **batch
+            )
             fields |= {"scores": scores, "choice": [labels[each.index(max(each))] for each in scores]}
         if self._asks(name, Needs.text):
             fields["text"] = self._written(model, name, batch)

@@ -28,6 +28,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     settings["target"]["name"] = _choice(config)
     for key in ("save_steps", "save_minutes", "keep_best", "eval_metrics", "eval_share"):
         del settings["train"][key]
+    del settings["evaluation"]["every_label"]  # the likeliest label is the same
     if not config.train.stop_early.metric:  # then the sample decides nothing
         for key in ("eval_samples", "stop_early"):
             del settings["train"][key]
