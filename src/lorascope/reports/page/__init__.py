@@ -32,17 +32,19 @@ class Served:
     back: bool = False  # the page is of one run
 
 
-def page_of(found: Findings, page: Path | None = None, *, live: Served | None = None, now: Section | None = None) -> str:
+def page_of(
+    found: Findings, page: Path | None = None, *, live: Served | None = None, before: Sequence[Section] = ()
+) -> str:  # fmt: skip
     """The whole page; the same findings give the same text.
 
     Args:
         found: what it shows.
         page: where it will be written, so that its links lead to the runs; by default the study's folder.
         live: of a page that is served.
-        now: a section before all others.
+        before: sections that come first.
     """
     looks, study = looks_of(found.study), found.study
-    made = [*([now] if now else []), *sections(source(found, looks, page))]
+    made = [*before, *sections(source(found, looks, page))]
     about = f"{heading(found)}. Reference: {study.reference}."
     about += "" if study.finished else " The study is not finished."
     title = study.title or study.name
