@@ -28,7 +28,7 @@ from lorascope.study.watch import fitting, total, words
 EVERY = 2.0  # seconds between two looks at the folder, while somebody asks
 STALE = 10.0  # seconds after which a first request waits for a look
 PATIENCE = 5.0  # seconds that it waits at most
-PACE = 50  # a rendering is not repeated before so many times its own duration: 2 % of a core
+PACE = 50  # a rendering is not repeated before so many times what it took of a core: it takes 2 % of one
 SHORTEST = 4.0  # seconds between two renderings
 AT_ONCE, RUN_PAGES = 12, 64  # runs in the open table; pages of runs that are kept
 RAW = (HISTORY, RECORD, CONFIG)  # of a run, as they lie there
@@ -143,7 +143,7 @@ class LivePage:
 
     def _render(self, progress: Progress, version: str) -> None:
         """Make the study's page anew."""
-        began = time.monotonic()
+        first, began = not self.mark, time.thread_time()
         live = Served(version, "./state", self.nonce)
         with self.rendering:
             found = find(self.folder, mixed=self.mixed, read=lambda study, _: self.reader.records(study))
@@ -151,7 +151,8 @@ class LivePage:
             if section := at_work(self.folder, [*self.rows.values()], looks_of(found.study)):
                 before.append(section)
             self.shown = content(version, page_of(found, live=live, before=before))
-        self.due = time.monotonic() + max(SHORTEST, PACE * (time.monotonic() - began))
+        cost = 0.0 if first else time.thread_time() - began  # the first one imports all that it needs
+        self.due = time.monotonic() + max(SHORTEST, PACE * cost)
 
     def ask(self) -> None:
         """Say that somebody looks; after a silence, wait until the folder was looked at."""
