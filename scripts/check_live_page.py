@@ -41,7 +41,8 @@ USED = """(() => {
   document.querySelector("#metrics .legend button").focus({ preventScroll: true });
 })()"""
 STILL = """(() => {
-  const head = [...document.querySelectorAll("#results table th")].find((one) => one.textContent.trim() === "parameters");
+  const heads = [...document.querySelectorAll("#results table th")];
+  const head = heads.find((one) => one.textContent.trim() === "parameters");
   const shown = head.closest("table").tBodies[0];
   const numbers = [...shown.rows].map((row) => Number(row.cells[head.cellIndex].dataset.sort)).filter(isFinite);
   return {
@@ -88,8 +89,8 @@ def answers(folder: Path) -> None:
 
     rows = [
         {
-            "stage": stage, "set": name, "item": item, "prompt": f"What is <b>number {item}</b>?", "gold": f"gold {item}",
-            "choice": "", "text": f"{stage} says {item}", "exact_match": float(stage == "adapter"),
+            "stage": stage, "set": name, "item": item, "prompt": f"What is <b>number {item}</b>?",
+            "gold": f"gold {item}", "choice": "", "text": f"{stage} says {item}", "exact_match": 1.0,
         }
         for stage in ("base", "adapter") for name in ("eval", "control") for item in range(60)
     ]  # fmt: skip

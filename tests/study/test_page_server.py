@@ -257,11 +257,12 @@ def test_only_get_is_answered(begun, method):
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/../secret.txt", 403), ("/%2e%2e/secret.txt", 403), ("/..%2fsecret.txt", 403), ("/5-s1/../../secret.txt", 403),
-        ("/5-s1/..%5c..%5csecret.txt", 403), ("/5-s1/%00", 403), ("/%252e%252e/secret.txt", 404), ("//etc/passwd", 404),
-        ("/etc/passwd", 404), ("/5-s1/predictions.parquet", 404), ("/study.json", 404), ("/5-s1", 404), ("/5-s1//", 404),
-        ("/9-s5/", 200), ("/no-such-run/", 404), ("/5-s1/adapter/x", 404), ("/state/", 404), ("/state?run=nothing", 404),
-        ("/favicon.ico", 404), ("/%ff/", 404), ("/linked/", 404), ("/5-s1/.lock", 404),
+        ("/../secret.txt", 403), ("/%2e%2e/secret.txt", 403), ("/..%2fsecret.txt", 403), ("/5-s1/%00", 403),
+        ("/5-s1/../../secret.txt", 403), ("/5-s1/..%5c..%5csecret.txt", 403), ("/%252e%252e/secret.txt", 404),
+        ("//etc/passwd", 404), ("/etc/passwd", 404), ("/5-s1/predictions.parquet", 404), ("/study.json", 404),
+        ("/5-s1", 404), ("/5-s1//", 404), ("/9-s5/", 200), ("/no-such-run/", 404), ("/5-s1/adapter/x", 404),
+        ("/state/", 404), ("/state?run=nothing", 404), ("/favicon.ico", 404), ("/%ff/", 404), ("/linked/", 404),
+        ("/5-s1/.lock", 404),
     ],
 )  # fmt: skip
 def test_what_is_not_the_studys_is_refused(begun, path, status):
@@ -340,10 +341,12 @@ def test_a_port_in_use_is_one_message(begun):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--serve", "--json"], "--json does not go with --serve"), (["--serve", "0", "--watch"], "--watch does not go"),
-        (["--serve", "99999"], "'99999' is no port"), (["--serve", "1.5"], "is no port, 0 to 65535. The study comes first"),
+        (["--serve", "--json"], "--json does not go with --serve"),
+        (["--serve", "0", "--watch"], "--watch does not go"),
+        (["--serve", "99999"], "'99999' is no port"),
+        (["--serve", "runs/x"], "is no port, 0 to 65535. The study comes first: lorascope report runs/x --serve"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_go_with_it_is_told(tmp_path, capsys, words, told):
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path), *words])
