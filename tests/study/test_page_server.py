@@ -374,7 +374,7 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(tmp_path):
         line.request("GET", f"/state?token={token}")
         assert json.load(line.getresponse())["finished"] is True
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, out, err) == (0, "ended\n", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,8 @@ def at_work(folder: Path, rows: Sequence[RunNow], looks: Looks) -> Section | Non
 
 def log(rows: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> Section:
     """history.jsonl, the last lines first."""
-    heads = list(dict.fromkeys(key for row in rows for key in row))
+    often = Counter(key for row in rows for key in row)  # in every line: the step; then what most lines have
+    heads = [key for key, _ in often.most_common()]
     shown, links = paged([*reversed(rows)], LINES, query, "log")
     cells = [[_value(row.get(key)) for key in heads] for row in shown]
     lead = f"{HISTORY}, {counted(len(rows), 'line')}, the last first." if rows else f"{HISTORY} has no line yet."
