@@ -69,8 +69,9 @@ bench: setup ## against trl sft, growth over runs, a step against the machine's 
 check-audit: setup ## the pinned dependencies against the advisory database
 	@$(BIN)/python scripts/audit.py
 
-check-browser: setup ## a report's page in headless Chromium, wide and narrow, light and dark; skips itself without one
+check-browser: setup ## a report's page and a served one in headless Chromium, wide and narrow, light and dark; skips itself without one
 	@$(BIN)/python scripts/check_report.py --screenshots build/screenshots
+	@$(BIN)/python scripts/check_live_page.py --screenshots build/screenshots
 
 check-architectures: setup ## two training steps on a small model of every type, saved and loaded in plain PEFT; about 5 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/check_architectures.py

@@ -364,7 +364,7 @@ def test_the_templates_are_in_the_wheel(tmp_path):
     subprocess.run(build, cwd=Path(__file__).parents[2], check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")
     held = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "/page/templates/" in name}
-    assert held == {"page.html.j2", "parts.html.j2", "page.js", "style.css"}
+    assert held == {"page.html.j2", "parts.html.j2", "page.js", "live.js", "style.css"}
 
 
 def contrast(first: str, second: str) -> float:

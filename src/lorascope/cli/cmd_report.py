@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from lorascope.cli import Command
 from lorascope.errors import ConfigError, RunError, complain
 
+PORT = 8765  # of the served page, unless another is named
+
 if TYPE_CHECKING:
     from lorascope.records.record import RunRecord
 
@@ -31,6 +33,16 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     study.add_argument("--mixed", action="store_true", help="compare runs although their data, base or formats differ")
     text = "follow its runs until it is finished, looking every SECONDS (default: 2)"
     study.add_argument("--watch", metavar="SECONDS", type=float, nargs="?", const=2.0, help=text)
+    text = f"serve its page on this machine, and follow its runs in it; 0 takes a free port (default: {PORT})"
+    study.add_argument("--serve", metavar="PORT", type=_port, nargs="?", const=PORT, help=text)
+
+
+def _port(text: str) -> int:
+    """A port's number."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        hint = "" if text.isdecimal() else f" The study comes first: lorascope report {text} --serve"
+        raise argparse.ArgumentTypeError(f"'{text}' is no port, 0 to 65535.{hint}")
+    return int(text)
 
 
 def _run_report(options: argparse.Namespace) -> None:
@@ -44,11 +56,15 @@ def _run_report(options: argparse.Namespace) -> None:
 
     if options.json and options.csv == "-":
         raise ConfigError("--csv=-", "stdout already holds the JSON.", "Name a file: --csv FILE")
+    if options.serve is not None:
+        others = ("group", "sort", "json", "csv", "plot", "html", "watch")
+        if also := next((name for name in others if getattr(options, name) not in (None, False)), None):
+            raise ConfigError(f"--{also}", "does not go with --serve.", "Leave one of them out.")
     if is_study(options.folder):
         _study(options, Path(options.folder).expanduser())
         return
-    for name in ("html", "mixed", "watch"):
-        if getattr(options, name):
+    for name in ("html", "mixed", "watch", "serve"):
+        if getattr(options, name) is not None and getattr(options, name) is not False:
             raise RunError(
                 options.folder, f"holds no study, which --{name} is for.", "Name the folder of a study.json."
             )
@@ -62,9 +78,12 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
     from lorascope.reports.run_table import plain, write_csv
     from lorascope.reports.study_report import write_report
     from lorascope.reports.text_tables import show_study
+    from lorascope.study.page_server import serve
     from lorascope.study.watch import watch
 
-    if options.watch is not None:
+    if options.serve is not None:
+        serve(folder, console(), options.serve, mixed=options.mixed)
+    elif options.watch is not None:
         if watch(folder, console(), options.watch):
             show_study(console(), find(folder, mixed=options.mixed))
     elif options.group or options.sort:

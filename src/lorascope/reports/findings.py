@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,15 +119,22 @@ class Findings:
         return found
 
 
-def find(folder: Path, *, mixed: bool = False) -> Findings:
+def find(
+    folder: Path, *, mixed: bool = False, read: Callable[[Study, Path], Mapping[str, RunRecord]] = records_of
+) -> Findings:  # fmt: skip
     """Read and compare.
+
+    Args:
+        folder: the study's.
+        mixed: whether runs of differing fingerprints may be compared.
+        read: how its records are read: who asks again and again keeps those that have not changed.
 
     Raises:
         RunError: when there is no study, or its file cannot be read.
     """
     study = read_study(folder)
     _check(study, folder)
-    records = records_of(study, folder)
+    records = read(study, folder)
     return Findings(folder, study, records, comparisons(study, records, mixed=mixed), costs(study, records))
 
 

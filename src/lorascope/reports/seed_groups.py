@@ -188,6 +188,11 @@ def _histories(
     return histories
 
 
+def curve_of(arm: str, history: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
+    """One run's own curve; None where it has fewer than two points."""
+    return _curve(arm, [_points(history, key)])
+
+
 def _points(history: Sequence[Mapping[str, float]], key: str) -> dict[int, float]:
     """Step -> value; where a step was logged twice, the later one."""
     return {

@@ -48,6 +48,7 @@ class SectionPart:
     kind: str = ""  # of the grid of figures
     code: str = ""
     folded: bool = False
+    links: Sequence[tuple[str, str]] = ()  # texts and addresses; where one is already, there is no address
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class TableCell:
     badge: str = ""
     more: str = ""  # beside a badge
     href: str = ""
+    prose: bool = False  # a text of several lines
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@
     return sign * (typeof a === "number" ? a - b : collator.compare(a, b));
   };
   const next = { none: "ascending", ascending: "descending", descending: "none" };
-  for (const table of document.querySelectorAll("table.sortable")) {
+  const sortable = (table) => {
     const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], given = [...body.rows];
     heads.forEach((head, column) => {
       head.setAttribute("aria-sort", "none");
@@ -44,16 +44,17 @@
         body.append(...rows);
       });
     });
-  }
+  };
 
   // an arm that is switched off in one legend is off in all, and in all charts; two clicks leave it alone
-  const arms = data("arms"), views = [], hidden = new Set();
-  const switches = [...document.querySelectorAll(".legend button")];
+  const arms = data("arms"), hidden = new Set(), drawn = new Map();
   const follow = () => {
-    for (const one of switches) one.setAttribute("aria-pressed", String(!hidden.has(arms[one.dataset.arm])));
-    for (const view of views) view.signal("hidden", [...hidden]).runAsync();
+    for (const one of document.querySelectorAll(".legend button")) {
+      one.setAttribute("aria-pressed", String(!hidden.has(arms[one.dataset.arm])));
+    }
+    for (const view of drawn.values()) view?.signal("hidden", [...hidden]).runAsync();
   };
-  for (const one of switches) {
+  const switched = (one) => {
     const arm = arms[one.dataset.arm];
     one.addEventListener("click", () => {
       if (!hidden.delete(arm)) hidden.add(arm);
@@ -65,22 +66,37 @@
       if (!alone) for (const other of arms) if (other !== arm) hidden.add(other);
       follow();
     });
-  }
-
-  const { config, specs } = data("charts");
-  const options = {
-    mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, config, logLevel: 1,  // errors alone
-    tooltip: { theme: "page" },
   };
+
   const draw = async () => {
+    const { config, specs } = data("charts");
+    const options = {
+      mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, config, logLevel: 1,  // errors alone
+      tooltip: { theme: "page" },
+    };
+    for (const [place, view] of drawn) {
+      if (place.isConnected) continue;
+      view?.finalize();
+      drawn.delete(place);
+    }
     for (const place of document.querySelectorAll("[data-chart]")) {
+      if (drawn.has(place) || !place.isConnected) continue;
       const spec = specs[place.dataset.chart];
       const { view } = await vegaEmbed(place, spec, options);
-      if (!spec.params) continue;
-      views.push(view);
-      if (hidden.size) view.signal("hidden", [...hidden]).runAsync();
+      drawn.set(place, spec.params ? view : null);
+      if (spec.params && hidden.size) view.signal("hidden", [...hidden]).runAsync();
     }
     root.dataset.drawn = "true";
   };
-  draw();
+
+  // once for the whole page, and again for each part that a served page replaces
+  let drawing = Promise.resolve();
+  const fill = (part) => {
+    for (const table of part.querySelectorAll("table.sortable")) sortable(table);
+    for (const one of part.querySelectorAll(".legend button")) switched(one);
+    if (hidden.size) follow();
+    drawing = drawing.then(draw);
+  };
+  fill(document);
+  document.addEventListener("lorascope-part", (event) => fill(event.target));
 })();
