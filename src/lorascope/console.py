@@ -15,10 +15,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -60,12 +60,28 @@ def printing(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
         os.environ |= {} if before is None else {OUTPUT: before}
 
 
+_results: list[TextIO] = []  # where they go while stdout is somewhere else
+
+
+@contextmanager
+def only_results() -> Iterator[None]:
+    """Inside, what libraries print goes nowhere with -q, to stderr with --json: transformers greets W&B on stdout."""
+    with open(os.devnull, "w") as nowhere:
+        _results.append(sys.stdout)
+        try:
+            with redirect_stdout({QUIET: nowhere, JSON: sys.stderr}.get(output(), sys.stdout)):
+                yield
+        finally:
+            _results.pop()
+
+
 def result(place: str | Path | None, data: Callable[[], Any] | None = None) -> None:
     """What a script is told: the place with -q, a line of JSON with --json; a person has been told already."""
+    out = _results[-1] if _results else sys.stdout
     if output() == JSON and data:
-        print(json.dumps(data(), ensure_ascii=False), flush=True)
+        print(json.dumps(data(), ensure_ascii=False), file=out, flush=True)
     elif output() == QUIET and place is not None:
-        print(place, flush=True)
+        print(place, file=out, flush=True)
 
 
 # told of every bar's progress: title, steps, of how many, note

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import __version__
 from lorascope.cli import MODULES, command_named, parser_of
-from lorascope.console import JSON, output, printing, whole_process
+from lorascope.console import JSON, only_results, output, printing, whole_process
 from lorascope.errors import ConfigError, LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
 
@@ -30,6 +30,7 @@ VALUED = {
     "--experimental-rerun",
     "--from",
 }
+LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 FOR_SCRIPTS = {"-q": "quiet", "--quiet": "quiet", "--json": "as_json"}
 
 
@@ -37,7 +38,8 @@ FOR_SCRIPTS = {"-q": "quiet", "--quiet": "quiet", "--json": "as_json"}
 def train() -> None:
     """Entry of train.py: with -q or --json only errors and results are printed."""
     sys.argv[1:], scripts = _without_script_flags(sys.argv[1:])
-    with printing(**scripts):
+    looks = LOOKS & {word.partition("=")[0] for word in sys.argv[1:]}
+    with printing(**({} if looks else scripts)), only_results():
         _train()
 
 
@@ -256,8 +258,6 @@ def _parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
     for command in map(command_named, [name for name in asked if name in MODULES] or MODULES):
-        epilog = f"example: {command.example}"
-        parser_of(
-            command, commands.add_parser(command.name, help=command.help, description=command.help, epilog=epilog)
-        )
+        text, example = command.help, f"example: {command.example}"
+        parser_of(command, commands.add_parser(command.name, help=text, description=text, epilog=example))
     return parser
