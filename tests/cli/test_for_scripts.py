@@ -154,7 +154,7 @@ def test_outside_of_the_flags_everything_is_printed_again(capsys):
     with printing(quiet=True):
         console().print("hidden")
         warn("hidden")
-        result("place", lambda: {})
+        result("place", dict)
         with printing(as_json=True):
             result("place", lambda: {"a": 1})
         result("place")
