@@ -183,7 +183,7 @@ def _run_sync(options: argparse.Namespace) -> None:
     failures: list[str] = []
     for folder in folders:
         if failures[1:] and len(set(failures)) == 1:
-            complain("The rest is not tried: two runs failed alike.")
+            (complain if output() else print)("The rest is not tried: two runs failed alike.")
             break
         outcome = send(folder, options.timeout, replay_study if (folder / FILE).exists() else replay_run)
         _tell(outcome)
