@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import logging
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,12 +29,59 @@ WIDTH = 118  # of what is piped into a file, where rich would assume 80
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or whatever stands in for it."""
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH
-    return Console(highlight=False, soft_wrap=True, width=width, stderr=stderr)
+    silent = output() == QUIET or (output() == JSON and not stderr)
+    return Console(highlight=False, soft_wrap=True, width=width, stderr=stderr, quiet=silent)
 
 
 def quiet() -> Console:
     """For what somebody else tells."""
     return Console(quiet=True)
+
+
+# -q and --json, for a script or an agent; a variable, so that processes of any launcher know it
+OUTPUT, QUIET, JSON = "LORASCOPE_OUTPUT", "quiet", "json"
+
+
+def output() -> str:
+    """Who reads: nobody (quiet), a program (json), or a person (empty)."""
+    return os.environ.get(OUTPUT, "")
+
+
+@contextmanager
+def printing(*, quiet: bool = False, as_json: bool = False) -> Iterator[None]:
+    """Inside, only errors and results are printed: where they are with `quiet`, what they are with `as_json`."""
+    before = os.environ.get(OUTPUT)
+    if quiet or as_json:
+        os.environ[OUTPUT] = JSON if as_json else QUIET
+    try:
+        yield
+    finally:
+        os.environ.pop(OUTPUT, None)
+        os.environ |= {} if before is None else {OUTPUT: before}
+
+
+_results: list[TextIO] = []  # where they go while stdout is somewhere else
+
+
+@contextmanager
+def only_results() -> Iterator[None]:
+    """Inside, what libraries print goes nowhere with -q, to stderr with --json: transformers greets W&B on stdout."""
+    with open(os.devnull, "w") as nowhere:
+        _results.append(sys.stdout)
+        try:
+            with redirect_stdout({QUIET: nowhere, JSON: sys.stderr}.get(output(), sys.stdout)):
+                yield
+        finally:
+            _results.pop()
+
+
+def result(place: str | Path | None, data: Callable[[], Any] | None = None) -> None:
+    """What a script is told: the place with -q, a line of JSON with --json; a person has been told already."""
+    out = _results[-1] if _results else sys.stdout
+    if output() == JSON and data:
+        print(json.dumps(data(), ensure_ascii=False), file=out, flush=True)
+    elif output() == QUIET and place is not None:
+        print(place, file=out, flush=True)
 
 
 # told of every bar's progress: title, steps, of how many, note
@@ -106,7 +155,7 @@ def waiting(out: Console, what: str) -> Iterator[None]:
 
 def warn(text: Any) -> None:
     """A notice that does not end the run."""
-    if any(str(text) in told for told in _told):
+    if output() == QUIET or any(str(text) in told for told in _told):
         return
     for told in _told:
         told.add(str(text))
@@ -129,7 +178,8 @@ def hush() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()  # a download of gigabytes is worth a bar
+    bars = huggingface_hub.utils.disable_progress_bars if output() else huggingface_hub.utils.enable_progress_bars
+    bars()  # a download of gigabytes is worth one
     datasets.disable_progress_bars()
 
 

@@ -284,6 +284,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=_positive, default=8000, help="where to listen (8000)")
     parser.add_argument("--dry-run", action="store_true", help="print the command, start and write nothing")
+    parser.add_argument("--json", action="store_true", help="print the command as JSON")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to merge (default: that of the run)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
 
@@ -299,13 +300,15 @@ def _run_serve(options: argparse.Namespace) -> None:
     here = installed()
     engine = options.engine or ("vllm" if len(runs) > 1 else next(iter(here), "vllm"))
     found = serving(runs, engine, host=options.host, port=options.port)
-    print(shlex.join(found.words), flush=True)
+    address = f"http://{options.host}:{options.port}/v1"
+    told = {"engine": engine, "installed": engine in here, "words": found.words, "address": address}
+    print(json.dumps(told) if options.json else shlex.join(found.words), flush=True)
     if engine not in here:
         print(f"{engine} is not installed here: {INSTALL[engine]}", file=sys.stderr)
     if options.dry_run or engine not in here:
         return
     found.prepare()
-    print(f"http://{options.host}:{options.port}/v1   Ctrl-C ends it", file=sys.stderr, flush=True)
+    print(f"{address}   Ctrl-C ends it", file=sys.stderr, flush=True)
     os.execvp(found.words[0], found.words)
 
 

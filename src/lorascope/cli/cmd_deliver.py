@@ -8,8 +8,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
 from lorascope.cli.cmd_runs import find_run
+from lorascope.console import output, result
 from lorascope.errors import LorascopeError, complain
 
 
@@ -24,6 +25,7 @@ def _merge_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-check", action="store_true", help="do not compare the merged model with what was evaluated"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compare (default: that of the run)")
+    add_quiet(parser, "the folder")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
@@ -41,6 +43,7 @@ def _run_merge(options: argparse.Namespace) -> None:
         print(json.dumps(found, indent=1))
     else:
         show_merge(console(), found)
+        result(out)
 
 
 MERGE = Command(
@@ -63,6 +66,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/export-ENGINE)")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_quiet(parser, "the folder or file")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
@@ -85,6 +89,9 @@ def _run_export(options: argparse.Namespace) -> None:
     write_card(run.record, out)
     if options.json:
         print(json.dumps(found | {"out": str(place)}, indent=1))
+        return
+    if output():
+        result(place)
         return
     was = ", ".join(map(str, found["ranks"]))
     print(f"exported  {place}   {found['modules']} modules at rank {found['rank']} (was {was}), alpha / r = 1")
@@ -115,6 +122,7 @@ def _ship_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="whose runs are shipped, where the study has several tasks")
     parser.add_argument("--out", metavar="DIR", help="the folder to deploy (default: STUDY/ship)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to measure again (default: that of the run)")
+    add_quiet(parser, "the folder to deploy")
     parser.add_argument("--json", action="store_true", help="print the decision as JSON")
 
 
@@ -138,6 +146,7 @@ def _run_ship(options: argparse.Namespace) -> None:
         print(json.dumps(shipping.plain(shipment, shipping.as_report(shipment, policy, find(folder))), indent=1))
     else:
         shipping.show(console(), shipment, folder)
+        result(shipment.out)
     sys.exit(0 if shipment.out else 2)
 
 
@@ -159,6 +168,7 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--private", action="store_true", help="make it private, where it is made")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_quiet(parser, "the address")
     parser.add_argument("--json", action="store_true", help="print what was pushed as JSON")
 
 
@@ -176,6 +186,8 @@ def _run_push(options: argparse.Namespace) -> None:
     found = push(what, options.to, private=options.private)
     if options.json:
         print(json.dumps(found, indent=1))
+    elif options.quiet:
+        print(found["url"])
     else:
         print(f"pushed  {found['url']}   {found['files']} files, {megabytes(found['bytes'])}")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
 from lorascope.cli.doctor_checks import MARK, REINSTALL, WITHOUT, Check, quick, safely
 from lorascope.records.environment import redact
 
@@ -21,6 +21,7 @@ HEAVY = "from lorascope.cli.doctor_checks import tell; tell()"
 
 def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
+    add_quiet(parser, "what is to be mended")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
@@ -31,10 +32,11 @@ def _run_doctor(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"train_works": not prevents, "checks": [asdict(check) for check in checks]}, indent=1))
     else:
-        for check in checks:  # plain print: rich may be what is missing
+        for check in [one for one in checks if one.remedy or not options.quiet]:  # no rich: it may be what is missing
             print(f"{check.state:<8} {check.name:<22} {check.found}")
             if check.remedy:
                 print(f"{'':<31} {check.remedy}")
+    if not (options.json or options.quiet):
         unfinished = any(UNFINISHED in check.found for check in checks)
         works = "can work here, as far as was checked" if unfinished else "works here"
         print(f"\npython train.py {works if not prevents else 'cannot work here: ' + ', '.join(prevents)}.")

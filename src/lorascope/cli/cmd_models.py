@@ -9,7 +9,7 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
 
 if TYPE_CHECKING:
     from lorascope.config.schema import TargetConfig
@@ -85,6 +85,7 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="as for train; KEY=A,B,C gives a row each")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own groups, as for train")
     parser.add_argument("--gpu-memory", metavar="SIZE", help="plan as on a GPU of 24GiB, say, and show what fits")
+    add_quiet(parser, "no plan")
     parser.add_argument("--json", action="store_true", help="print the plans as JSON, module by module")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
 from lorascope.config.schema import DatasetConfig, OnBadRow, TrainConfig
 from lorascope.data.chat_template import with_template
 from lorascope.data.rows import Rows
@@ -124,6 +124,7 @@ def _preview_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="the same words as for train")
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="rows to show of each half (default: 3)")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder of your own groups, as for train")
+    add_quiet(parser, "no row")
     parser.add_argument("--json", action="store_true", help="print rows, tokens and figures as JSON")
 
 

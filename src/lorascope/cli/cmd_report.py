@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
+from lorascope.console import output, result
 from lorascope.errors import ConfigError, RunError, complain
 
 PORT = 8765  # of the served page, unless another is named
@@ -21,6 +22,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="a study, a runs_dir, or any folder above runs")
     parser.add_argument("--group", action="store_true", help="a row for each config apart from the seed: n, mean, sd")
     parser.add_argument("--sort", metavar="KEY", help="the column to sort by, lowest first (default: eval loss)")
+    add_quiet(parser, "the page's or plot's path")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON; no plot is drawn")
     parser.add_argument("--csv", metavar="FILE", help="write every field of the rows as CSV; - prints nothing else")
     parser.add_argument(
@@ -76,7 +78,7 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
     from lorascope.records.study_record import FINAL, read_study
     from lorascope.reports.findings import as_dict, find, result_rows
     from lorascope.reports.run_table import plain, write_csv
-    from lorascope.reports.study_report import write_report
+    from lorascope.reports.study_report import PAGE, write_report
     from lorascope.reports.text_tables import show_study
     from lorascope.study.page_server import serve
     from lorascope.study.watch import watch
@@ -97,6 +99,7 @@ def _study(options: argparse.Namespace, folder: Path) -> None:
     else:
         html, csv, plot = map(_place, (options.html, options.csv, options.plot))
         write_report(folder, console(), mixed=options.mixed, html=html, csv=csv, plot=plot)
+        result(html or folder / PAGE)
 
 
 def _place(file: str | None) -> Path | None:
@@ -123,11 +126,11 @@ def _runs(options: argparse.Namespace, names: set[str] | None = None) -> None:
     if options.json or options.csv == "-":
         return
     (show_groups if options.group else show_runs)(console(), rows, records)
-    if options.csv:
+    if options.csv and not output():
         print(f"csv     {options.csv}")
     plot = plot_loss(records, Path(options.plot or Path(options.folder) / "eval_loss.png"))
     if plot:
-        print(f"plot    {plot}")
+        print(plot if output() else f"plot    {plot}")
 
 
 def _records(folder: str, names: set[str] | None) -> list[RunRecord]:

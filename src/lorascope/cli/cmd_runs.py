@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_quiet
+from lorascope.console import JSON, QUIET, output, result
 from lorascope.errors import ConfigError, RunError, complain
 from lorascope.records.record import FILE, RunRecord, Status, read_record
 
@@ -85,6 +86,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[str(status) for status in Status],
         help=f"only such runs, may be repeated: {', '.join(Status)}",
     )
+    add_quiet(parser, "the runs' names")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
@@ -101,6 +103,9 @@ def _run_list(options: argparse.Namespace) -> None:
     rows = newest_first([record for record in records if str(record.status) in (options.status or [record.status])])
     if options.json:
         print(json.dumps(plain(rows), indent=1))
+    elif options.quiet:
+        for row in rows:
+            print(row["name"])
     elif not records:
         print(f"No run is recorded below {options.folder}. Make one: python train.py")
     else:
@@ -149,6 +154,8 @@ def _sync_arguments(parser: argparse.ArgumentParser) -> None:
         default=300,
         help="for each run (default: 300)",
     )
+    add_quiet(parser, "what was not sent,")
+    parser.add_argument("--json", action="store_true", help="print an object for each run")
 
 
 def _run_sync(options: argparse.Namespace) -> None:
@@ -164,7 +171,8 @@ def _run_sync(options: argparse.Namespace) -> None:
 
     folders = runs_below(options.folders)
     if not folders:
-        print(f"No W&B run is kept below {', '.join(options.folders)}.")
+        if not output():
+            print(f"No W&B run is kept below {', '.join(options.folders)}.")
         return
     if options.dry_run:
         for folder in folders:
@@ -175,7 +183,7 @@ def _run_sync(options: argparse.Namespace) -> None:
     failures: list[str] = []
     for folder in folders:
         if failures[1:] and len(set(failures)) == 1:
-            print("The rest is not tried: two runs failed alike.")
+            (complain if output() else print)("The rest is not tried: two runs failed alike.")
             break
         outcome = send(folder, options.timeout, replay_study if (folder / FILE).exists() else replay_run)
         _tell(outcome)
@@ -185,6 +193,10 @@ def _run_sync(options: argparse.Namespace) -> None:
 
 
 def _tell(outcome: Outcome) -> None:
+    found = {"folder": str(outcome.folder), "state": outcome.state, "detail": outcome.detail}
+    result(None, lambda: found)
+    if output() == JSON or (output() == QUIET and outcome.state != "failed"):
+        return
     print(f"{WORDS.get(outcome.state, outcome.state):<16} {outcome.folder.name}  {outcome.detail}".rstrip())
 
 

@@ -7,17 +7,20 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope import __version__
-from lorascope.cli import cmd_answer, cmd_deliver, cmd_doctor, cmd_models, cmd_preview, cmd_report, cmd_runs
-from lorascope.compat import errors_raised
-from lorascope.console import whole_process
+from lorascope.cli import MODULES, command_named, parser_of
+from lorascope.console import JSON, only_results, output, printing, whole_process
 from lorascope.errors import ConfigError, LorascopeError, complain
 from lorascope.interrupts import PREEMPTED, Preempted, install
+
+if TYPE_CHECKING:
+    from lorascope.config.schema import RunConfig
+    from lorascope.records.record import RunRecord
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended
 SWEEP = ("-m", "--multirun")
@@ -25,16 +28,40 @@ SWEEP = ("-m", "--multirun")
 VALUED = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
     "--experimental-rerun",
+    "--from",
 }
+LOOKS = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+FOR_SCRIPTS = {"-q": "quiet", "--quiet": "quiet", "--json": "as_json"}
 
 
 @whole_process()
 def train() -> None:
-    """Entry of train.py: Hydra composes, each job becomes a run, errors become one message each."""
+    """Entry of train.py: with -q or --json only errors and results are printed."""
+    sys.argv[1:], scripts = _without_script_flags(sys.argv[1:])
+    looks = LOOKS & {word.partition("=")[0] for word in sys.argv[1:]}
+    with printing(**({} if looks else scripts)), only_results():
+        _train()
+
+
+def _without_script_flags(words: list[str]) -> tuple[list[str], dict[str, bool]]:
+    """The words that Hydra knows, and -q and --json, which are ours."""
+    rest: list[str] = []
+    found: dict[str, bool] = {}
+    for before, word in zip(["", *words], words, strict=False):
+        if word in FOR_SCRIPTS and before not in VALUED:
+            found[FOR_SCRIPTS[word]] = True
+        else:
+            rest.append(word)
+    return rest, found
+
+
+def _train() -> None:
+    """Hydra composes, each job becomes a run, errors become one message each."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from lorascope.compat import errors_raised
     from lorascope.compose import config_dir, refuse_secrets, register
     from lorascope.config.override_errors import composing, explain
     from lorascope.config.text_values import keep_text
@@ -112,7 +139,9 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
             if sweeps and not shared:
                 shared.append(Session())
             # of a study's run, its sweeper tells
-            execute(config, quiet() if composed.study.arms else None, shared[0] if sweeps else None)
+            record = execute(config, quiet() if composed.study.arms else None, shared[0] if sweeps else None)
+            if output() and not composed.study.arms:
+                _tell_script(record, config)
         except LorascopeError as error:
             if composed.study.arms and hydra_config.mode is RunMode.MULTIRUN:
                 raise
@@ -122,6 +151,22 @@ def _job(failures: list[tuple[str, int]]) -> Callable[[Any], None]:
             failures.append((f"{' '.join(hydra_config.overrides.task)}: {error.problem}", error.exit_code))
 
     return job
+
+
+def _tell_script(record: RunRecord | None, config: RunConfig) -> None:
+    """The record's path, or its row of `lorascope list --json`; of a dry run the plan."""
+    from lorascope.console import result
+    from lorascope.records.record import FILE
+    from lorascope.reports.run_table import plain, rows_of
+
+    if record:
+        place = Path(config.runs_dir).expanduser() / record.name / FILE
+        result(place, lambda: {"record": str(place), **plain(rows_of([record]))[0]})
+    elif output() == JSON:
+        from lorascope.cli.cmd_models import as_json
+        from lorascope.planning.run_plan import plan_run, resolve_config
+
+        result(None, lambda: as_json(plan_run(resolve_config(config))))
 
 
 def _from_run(words: list[str], folder: Path) -> list[str]:
@@ -172,6 +217,10 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["train"]:
         sys.argv = [f"{Path(sys.argv[0]).name} train", *words[1:]]
         return train()
+    if words[:1] == ["complete"]:  # what the shells ask: not in --help
+        from lorascope.cli.cmd_completion import complete
+
+        return print("\n".join(complete(" ".join(words[1:]))))
     try:
         options, more = _parsed(words)
     except SystemExit as end:
@@ -180,7 +229,8 @@ def main(arguments: list[str] | None = None) -> None:
     if more:  # overrides behind a flag, which argparse leaves over
         options.overrides += more
     try:
-        options.command(options)
+        with printing(quiet=getattr(options, "quiet", False), as_json=getattr(options, "json", False)):
+            options.command(options)
     except LorascopeError as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
@@ -192,28 +242,22 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parsed(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and overrides that stand behind a flag."""
-    parser = _parser()
+    parser = _parser(words[:1])
     options, more = parser.parse_known_args(words)
     if more and not (hasattr(options, "overrides") and all("=" in word and word[0] != "-" for word in more)):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     return options, more
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The program's parser; where a command is asked for, with that one alone."""
     parser = argparse.ArgumentParser(
         prog="lorascope", description="Where should LoRA go? Experiments with target strategies."
     )
     parser.add_argument("--version", action="version", version=f"lorascope {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     commands.add_parser("train", help="one run or many; the same as python train.py", add_help=False)
-    for command in (
-        cmd_models.INSPECT, cmd_models.PLAN, cmd_preview.PREVIEW, cmd_runs.LIST, cmd_report.REPORT, cmd_runs.COMPARE,
-        cmd_answer.GENERATE, cmd_answer.CHAT, cmd_answer.SERVE, cmd_deliver.MERGE, cmd_deliver.EXPORT,
-        cmd_deliver.SHIP, cmd_deliver.PUSH, cmd_runs.SYNC, cmd_doctor.DOCTOR,
-    ):  # fmt: skip
-        parser_of = commands.add_parser(
-            command.name, help=command.help, description=command.help, epilog=f"example: {command.example}"
-        )
-        command.arguments(parser_of)
-        parser_of.set_defaults(command=command.run)
+    for command in map(command_named, [name for name in asked if name in MODULES] or MODULES):
+        text, example = command.help, f"example: {command.example}"
+        parser_of(command, commands.add_parser(command.name, help=text, description=text, epilog=example))
     return parser

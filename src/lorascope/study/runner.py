@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from lorascope.config.machine import check_variables
 from lorascope.config.schema import RunConfig
-from lorascope.console import console, warn
+from lorascope.console import console, result, warn
 from lorascope.errors import RunError
 from lorascope.interrupts import stop_if_asked
 from lorascope.records.record import now
@@ -95,6 +95,7 @@ class Conductor:
         if self.config.dry_run:
             show_runs(self.out, self.design, self.planner, self.settings, found)
             self.out.print("Nothing was run (dry_run=true).")
+            result(None, lambda: {"study": self.settings.name, "arms": [asdict(arm) for arm in self.design.arms]})
             return
         cells = [cell for cell in self.design.cells if cell.key not in found.refused]
         self.failed |= {f"{task}  {arm}": reason for (task, arm), reason in found.refused.items()}
@@ -237,9 +238,12 @@ class Conductor:
 
     def _end(self) -> None:
         """The report; then what failed, as an error."""
+        from lorascope.reports.findings import as_dict
+        from lorascope.reports.run_table import plain
         from lorascope.reports.study_report import write_report
 
-        write_report(self.folder, self.out, tell=True)
+        found = write_report(self.folder, self.out, tell=True)
+        result(self.folder, lambda: plain(as_dict(found)))
         if self.failed:
             lines = "\n    ".join(f"{title}: {reason}" for title, reason in self.failed.items())
             raise RunError(
