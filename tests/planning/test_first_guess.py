@@ -15,7 +15,7 @@ from lorascope.compose import compose
 from lorascope.config.hints import choices_of
 from lorascope.config.schema import AlphaPolicy, PilotConfig, Ranks, RunConfig, TargetConfig
 from lorascope.errors import ConfigError
-from lorascope.planning.first_guess import effective_alpha, guess_rate, rate_of
+from lorascope.planning.first_guess import OTHERS, RULES, effective_alpha, guess_rate, rate_of
 from lorascope.planning.run_plan import RunPlan, plan_run, resolve_config
 from lorascope.records.identity import identity, run_id
 from lorascope.study.design import design
@@ -265,3 +265,19 @@ def test_where_nothing_fits_the_plan_says_so(monkeypatch, capsys):
     monkeypatch.setattr(planning, "machine_memory", lambda: (2**20, 2**20))
     lines = shown([], capsys, "")
     assert any("does not fit either; shorten train.max_length" in line for line in lines)
+
+
+def test_the_page_on_learning_rates_has_the_formulas_numbers_and_the_worst_of_each_family():
+    page = (ROOT / "docs" / "learning_rates.md").read_text()
+    shown = re.findall(r"^\| (.*?) \| ([\d.]+e-4) \| ([\d.]+) \| (.*?) \|$", page, re.MULTILINE)
+    rules = {name: (rule, told) for who, *rule, told in shown for name in re.findall(r"`(\w+)\*`", who)}
+    assert {name: tuple(map(float, rule)) for name, (rule, _) in rules.items()} == RULES
+    assert tuple(map(float, shown[-1][1:3])) == OTHERS
+    for name in RULES:
+        alike = [other for other in RULES if rules[other] == rules[name]]
+        errors = [
+            off(guess_rate(kind, hidden, target()).rate, best)
+            for _, kind, hidden, best in ROWS
+            if next(rule for rule in RULES if kind.startswith(rule)) in alike
+        ]
+        assert f"{max(errors):.1f}" == rules[name][1].split()[0]
