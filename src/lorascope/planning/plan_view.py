@@ -63,7 +63,7 @@ def memory_lines(plan: RunPlan) -> Iterator[str]:
     if way is None or plan.there is None:
         return
     needs = f"{way.overrides} needs ~ {megabytes(way.predicted_bytes)}"
-    yield f"[yellow]that is more than fits {megabytes(plan.there)}[/]"
+    yield f"[yellow]that is more than fits the {megabytes(plan.there)} that are free[/]"
     yield f"  {needs}, with the same effective batch" if way.fits else f"  {needs}, and does not fit either; {SMALLER}"
 
 
