@@ -20,7 +20,6 @@ WORDS = {
     # another type
     "train.learning_rate=[1,2]": "must be a number (got '[1, 2]')",
     "train.learning_rate={a: 1}": "must be a number (got '{'a': 1}')",
-    "train.learning_rate=null": "must be a number (got null)",
     "train.learning_rate=true": "must be a number (got 'True')",
     "train.max_steps=1.5": "must be a whole number (got '1.5')",
     "train.max_length=1e9": "must be a whole number (got '1000000000.0')",

@@ -114,7 +114,7 @@ def _show_one(plan: RunPlan, gpu: int | None) -> None:
     from lorascope.planning.plan_view import show_run_plan, show_ways
 
     out = console()
-    show_run_plan(out, plan)
+    show_run_plan(out, plan, hints=not gpu)  # the ways are shown below
     if gpu and plan.target:
         show_ways(out, plan.suggestions(gpu), gpu)
 
@@ -146,8 +146,11 @@ def combinations(overrides: list[str]) -> list[list[str]]:
 
 
 def as_json(plan: RunPlan) -> dict[str, Any]:
-    """A plan as a record keeps it, with the model's name and the estimates."""
+    """A plan as a record keeps it, with the model's name, the learning rate and the estimates."""
+    from lorascope.planning.first_guess import rate_of
+
     entry: dict[str, Any] = {"model": plan.config.model.name, "strategy": plan.config.target.name}
+    entry["learning_rate"] = rate_of(plan.config, plan.modules)._asdict()
     if plan.target is None or plan.memory is None or plan.compute is None:
         return entry | {"decided_by": "the base's weights, in the run"}
     compute = {"flop_per_token": plan.compute.total, "flop_per_run": plan.compute.run}

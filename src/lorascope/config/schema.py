@@ -105,7 +105,9 @@ class ModelConfig:
     hub_id: str | None = None  # of a package's model: where others find the base of a stored adapter
     dtype: Dtype = Dtype.auto
     attention: Attention = Attention.sdpa
-    learning_rate: float = 2e-4
+    learning_rate: float | None = (
+        None  # one that was tested; without it, that of published tables for its type and size
+    )
     architecture: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)  # role -> module, for a model whose names tell nothing
     content: str | None = None  # hash of a local folder's files, filled in when they are found
@@ -231,7 +233,7 @@ class StopEarlyConfig:
 class TrainConfig:
     """How it is learned; whatever else SFTConfig offers goes under `sft`."""
 
-    learning_rate: float = 2e-4
+    learning_rate: float | None = 2e-4  # null: the first guess for this model and alpha, see planning/first_guess.py
     epochs: float = 1.0
     max_steps: int | None = None
     batch_size: int = 8
@@ -251,6 +253,12 @@ class TrainConfig:
     stop_early: StopEarlyConfig = field(default_factory=StopEarlyConfig)
     logging_steps: int = 10
     sft: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of a resolved config."""
+        assert self.learning_rate is not None
+        return self.learning_rate
 
 
 @dataclass(kw_only=True)

@@ -106,7 +106,7 @@ def _check_auto(target: TargetConfig) -> None:
 
 def _check_train(train: TrainConfig) -> None:
     rate, epochs, ratio, minutes = train.learning_rate, train.epochs, train.warmup_ratio, train.save_minutes
-    _must("train.learning_rate", rate, rate == 0 or _positive(rate), "be >= 0", "2e-4 is usual for 7B.")
+    _must("train.learning_rate", rate, rate is None or rate == 0 or _positive(rate), "be >= 0", "2e-4 is usual for 7B.")
     _must("train.epochs", epochs, _positive(epochs), "be > 0", "For example train.epochs=1.")
     _must("train.warmup_ratio", ratio, 0 <= ratio < 1, "be in [0, 1)", "0.05 is usual.")
     if train.group_by_length and train.packing:

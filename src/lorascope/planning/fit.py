@@ -80,19 +80,26 @@ def with_checkpointing(
     return replace(config, train=replace(config.train, sft=sft))
 
 
-def suggestions(config: RunConfig, dims: ModelDims, plan: TargetPlan, gpu_memory: int, **row: Any) -> list[Suggestion]:
-    """Ways to train with the config's effective batch (batch_size x gradient_accumulation) on a GPU, fastest first.
+def suggestions(
+    config: RunConfig,
+    dims: ModelDims,
+    plan: TargetPlan,
+    gpu_memory: int,
+    device: Device = Device.cuda,
+    **row: Any,
+) -> list[Suggestion]:
+    """Ways to train with the config's effective batch (batch_size x gradient_accumulation), fastest first.
 
     Those that fit come first: without checkpointing, which computes a forward again, before those with it; among these
     larger batches before smaller ones. What does not fit follows, least memory first.
 
     Args:
-        config: of the run, for whatever device; it is planned as if on CUDA.
-        gpu_memory: bytes, all of the GPU's, or the free ones.
+        config: of the run, for whatever device; it is planned as if on `device`.
+        gpu_memory: bytes, all of the GPU's, or the free ones; of another device, the machine's.
         row: length and supervised, as `step_spec_of` takes them.
     """
-    config = with_checkpointing(config, dims, plan, gpu_memory, device=Device.cuda, **row)
-    now = step_spec_of(config, device=Device.cuda, **row)
+    config = with_checkpointing(config, dims, plan, gpu_memory, device=device, **row)
+    now = step_spec_of(config, device=device, **row)
     effective = now.batch_size * now.accumulation
     sizes = [size for size in range(1, effective + 1) if effective % size == 0]
     found = []

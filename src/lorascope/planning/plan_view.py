@@ -14,6 +14,7 @@ from lorascope.config.schema import ROLES, Bias, Init, Scheme
 from lorascope.console import console, waiting
 from lorascope.formats import SMALLEST, count, flop, gibibytes, megabytes, short, spans
 from lorascope.planning.compute import ComputeEstimate
+from lorascope.planning.first_guess import rate_of
 from lorascope.planning.fit import Suggestion
 from lorascope.planning.memory import MemoryEstimate
 from lorascope.planning.run_plan import Job, PlanningCache, RunPlan
@@ -22,8 +23,8 @@ from lorascope.targets.plan import PlannedModule, TargetPlan
 from lorascope.targets.roles import group_of
 
 
-def show_run_plan(out: Console, plan: RunPlan) -> None:
-    """What a run will train and take; or that only the base's weights can decide it."""
+def show_run_plan(out: Console, plan: RunPlan, *, hints: bool = True) -> None:
+    """What a run will train and take, with what fits if it does not; or that only the base's weights can decide it."""
     if plan.target is None or plan.memory is None or plan.compute is None:
         _show_head(out, plan.modules)
         out.print()
@@ -32,9 +33,38 @@ def show_run_plan(out: Console, plan: RunPlan) -> None:
             f"target={target.name}: {target.auto.method} places the adapter by the base's weights, at the budget of "
             f"{target.budget}; the run shows and records where."
         )
+        out.print(*settings_lines(plan), sep="\n")
         return
     show_plan(out, plan.target, plan.modules)
-    out.print(*lines(plan.memory, plan.compute), sep="\n")
+    out.print(
+        *settings_lines(plan), *lines(plan.memory, plan.compute), *(memory_lines(plan) if hints else ()), sep="\n"
+    )
+
+
+def settings_lines(plan: RunPlan) -> Iterator[str]:
+    """The learning rate with its source, and whether rows are cut, with the length that fits them."""
+    rate, source = rate_of(plan.config, plan.modules)
+    yield f"learning rate          {rate:<10g} {source}"
+    length, asked = plan.fitting_length, plan.config.train.max_length
+    if length is None or plan.size is None or plan.size.longest is None:
+        return
+    what = f"rows                   {plan.size.rows:,}, the longest of {plan.size.longest:,} tokens"
+    if plan.size.longest > asked:
+        still = "cuts fewest, as the model has no more positions" if length < plan.size.longest else "cuts none"
+        better = f"; train.max_length={length} {still}" if length > asked else ""
+        yield f"{what}: [yellow]rows are cut at train.max_length={asked}[/]{better}"
+    elif length < asked:
+        yield f"{what}: train.max_length={length} would do, {asked} cuts none either"
+
+
+def memory_lines(plan: RunPlan) -> Iterator[str]:
+    """What fits, where the memory that is there does not suffice."""
+    way = plan.fitting_step
+    if way is None or plan.there is None:
+        return
+    needs = f"{way.overrides} needs ~ {megabytes(way.predicted_bytes)}"
+    yield f"[yellow]that is more than fits the {megabytes(plan.there)} that are free[/]"
+    yield f"  {needs}, with the same effective batch" if way.fits else f"  {needs}, and does not fit either; {SMALLER}"
 
 
 def show_plan(out: Console, plan: TargetPlan, modules: ModuleMap) -> None:
@@ -150,6 +180,9 @@ def show_jobs(jobs: Sequence[Job]) -> None:
     out.print(table)
 
 
+SMALLER = "shorten train.max_length, take quantization=nf4, or a smaller model."
+
+
 def show_ways(out: Console, ways: Sequence[Suggestion], gpu: int) -> None:
     """Ways to make the same step on a GPU of so many bytes, best first."""
     out.print()
@@ -157,8 +190,8 @@ def show_ways(out: Console, ways: Sequence[Suggestion], gpu: int) -> None:
     if not fitting:
         least = min(ways, key=lambda way: way.predicted_bytes)
         out.print(
-            f"nothing fits {megabytes(gpu)}: {least.overrides} needs {megabytes(least.predicted_bytes)}. Shorten "
-            "train.max_length, take quantization=nf4, or a smaller model."
+            f"nothing fits {megabytes(gpu)}: {least.overrides} needs {megabytes(least.predicted_bytes)}. "
+            f"{SMALLER.capitalize()}"
         )
         return
     out.print(f"what fits {megabytes(gpu)}, with the same effective batch, fastest first:")

@@ -17,11 +17,12 @@ from lorascope.errors import ConfigError, LorascopeError, PlanError
 from lorascope.evaluation.external_metrics import pin_metrics
 from lorascope.formats import megabytes
 from lorascope.planning.compute import ComputeEstimate, estimate_compute, run_tokens
-from lorascope.planning.fit import Suggestion, suggestions, with_checkpointing
+from lorascope.planning.first_guess import with_rate
+from lorascope.planning.fit import Suggestion, fits, suggestions, with_checkpointing
 from lorascope.planning.memory import MemoryEstimate, estimate_memory
-from lorascope.planning.model_dims import ModelDims, check_positions, survey
+from lorascope.planning.model_dims import ModelDims, check_positions, learned_positions, survey
 from lorascope.planning.step_spec import step_spec_of
-from lorascope.records.environment import free_gpu_bytes, gpu_bytes
+from lorascope.records.environment import free_gpu_bytes, gpu_bytes, machine_memory
 from lorascope.records.store import find_done
 from lorascope.targets.adapter_parts import check_init
 from lorascope.targets.build_plan import plan_targets
@@ -41,10 +42,11 @@ def resolve_config(config: RunConfig, device: Device | None = None) -> RunConfig
 
     Raises:
         ConfigError: when the device is not there, or the weights are stored in another quantization.
+        ModelError: when the learning rate follows from an architecture that cannot be had.
         DataError: when a file cannot be read.
     """
     with importing():
-        config = resolve(with_stored_scheme(config), device)
+        config = with_rate(resolve(with_stored_scheme(config), device))
     if config.quantization.experts and config.quantization.scheme is not Scheme.nf4:
         what = f"is for 4-bit bases, and this one has quantization={config.quantization.scheme}."
         raise ConfigError("quantization.experts=true", what, "Take quantization=nf4, or leave it out.")
@@ -95,6 +97,8 @@ class RunPlan:
     training: RunConfig | None = None  # with activation checkpointing decided, which the results do not depend on
     memory: MemoryEstimate | None = None  # at the peak
     compute: ComputeEstimate | None = None  # of the training
+    positions: int | None = None  # that the model has learned; None where they are computed
+    there: int | None = None  # bytes that the run may take; None where they are not known
 
     @property
     def measured(self) -> bool:
@@ -115,6 +119,23 @@ class RunPlan:
             return {}
         return {"length": self.size.longest, "supervised": self.size.supervised}
 
+    @property
+    def fitting_length(self) -> int | None:
+        """A `train.max_length` that the longest row fits, in steps of 8; None where rows are packed or not measured."""
+        if not self.measured or self.config.train.packing:
+            return None
+        assert self.size is not None
+        assert self.size.longest is not None
+        return min(-(-self.size.longest // 8) * 8, self.positions or self.size.longest + 8)
+
+    @property
+    def fitting_step(self) -> Suggestion | None:
+        """The fastest way to make the same step in the memory that is there, where this one does not fit; or the
+        smallest, which does not fit either."""
+        if self.memory is None or not self.there or fits(self.memory, self.there):
+            return None
+        return self.suggestions(self.there, self.config.device)[0]
+
     def compute_of(self, config: RunConfig) -> ComputeEstimate:
         """The arithmetic of a training of this plan with these settings; rows that are not here are bounded."""
         assert self.target
@@ -126,10 +147,11 @@ class RunPlan:
         step = step_spec_of(config, length=length)
         return estimate_compute(step, self.dims, self.target, run_tokens(config.train, step, rows, tokens))
 
-    def suggestions(self, gpu_memory: int) -> list[Suggestion]:
-        """Ways to take the same steps on a GPU of so many bytes, best first."""
+    def suggestions(self, memory: int, device: Device = Device.cuda) -> list[Suggestion]:
+        """Ways to take the same steps on a device of so many bytes, best first."""
         assert self.target
-        return suggestions(self.training or self.config, self.dims, self.target, gpu_memory, **self.longest_row)
+        row = self.longest_row
+        return suggestions(self.training or self.config, self.dims, self.target, memory, device=device, **row)
 
 
 def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memory: int | None = None) -> RunPlan:
@@ -150,7 +172,8 @@ def plan_run(config: RunConfig, cache: PlanningCache | None = None, *, gpu_memor
     modules, model, dims = cache.model(config.model)
     size = cache.size(config)
     check_positions(model, size.longest if size else None, config.train.max_length)
-    plan = RunPlan(config, modules, dims, size, None if config.overwrite else find_done(config))
+    done, positions = None if config.overwrite else find_done(config), learned_positions(model)
+    plan = RunPlan(config, modules, dims, size, done, positions=positions)
     if config.target.auto.method is not None:
         return plan
     return with_target(plan, plan_targets(config.target, modules), gpu_memory)
@@ -170,7 +193,8 @@ def with_target(plan: RunPlan, target: TargetPlan, gpu_memory: int | None = None
     training = with_checkpointing(config, plan.dims, target, gpu_memory, **plan.longest_row)
     attention = Attention.eager if plan.dims.eager else config.model.attention
     estimated = replace(training, model=replace(training.model, attention=attention))
-    plan = replace(plan, target=target, training=training)
+    there = gpu_memory or machine_memory()[1] or None
+    plan = replace(plan, target=target, training=training, there=there)
     memory = estimate_memory(step_spec_of(estimated, **plan.longest_row), plan.dims, target)
     return replace(plan, memory=memory, compute=plan.compute_of(estimated))
 

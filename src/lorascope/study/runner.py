@@ -132,7 +132,7 @@ class Conductor:
             if found.note:
                 self.notes.append(f"{where}: {found.note}")
             if found.step is not None:
-                rate = Trial(0, found.step).rate(cell.config.train.learning_rate)
+                rate = Trial(0, found.step).rate(self.planner.middle(cell))
                 self.rates.setdefault(cell.task.name, {})[cell.arm.name] = rate
         self._report_rates()
 

@@ -162,14 +162,23 @@ class StudyPlanner:
 
     def trial(self, cell: ArmOnTask, settings: PilotConfig, trial: Trial) -> PlannedRun:
         """A training of the pilot."""
-        train, share = cell.config.train, settings.shares[trial.rung]
+        train, share = self._resolved(cell.overrides).train, settings.shares[trial.rung]
         overrides = [*BRIEF, f"dataset.validation_share={settings.validation_share!r}"]
         if share < 1 and train.max_steps:
             overrides.append(f"train.max_steps={max(1, round(train.max_steps * share))}")
         elif share < 1:
             overrides.append(f"train.epochs={train.epochs * share!r}")
-        rate = trial.rate(train.learning_rate)
+        rate = trial.rate(train.rate)
         return self._planned(cell, tuple(overrides), PILOT, settings.seed, rate, trial.rung, share)
+
+    def middle(self, cell: ArmOnTask) -> float:
+        """The learning rate around which the pilot's lie."""
+        return self._resolved(cell.overrides).train.rate
+
+    def _resolved(self, overrides: tuple[str, ...]) -> RunConfig:
+        if overrides not in self._known:
+            self._known[overrides] = resolve_config(self.compose(overrides))
+        return self._known[overrides]
 
     def _planned(
         self,
@@ -182,9 +191,7 @@ class StudyPlanner:
         share: float,
     ) -> PlannedRun:
         overrides = (*cell.overrides, *more)
-        if overrides not in self._known:
-            self._known[overrides] = resolve_config(self.compose(overrides))
-        config = self._known[overrides]
+        config = self._resolved(overrides)
         overrides = (*overrides, f"seed={seed}")
         if rate is not None:
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=rate))
@@ -196,7 +203,7 @@ class StudyPlanner:
             task=cell.task.name,
             arm=cell.arm.name,
             seed=seed,
-            rate=config.train.learning_rate,
+            rate=config.train.rate,
             rung=rung,
             steps=share,
         )
