@@ -71,7 +71,8 @@ def config_dir() -> Path:
 
 def known_groups() -> list[str]:
     """The parts of a config that have choices."""
-    return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
+    others = ("hydra", "ship")  # Hydra's own, and the policies of `lorascope ship`
+    return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name not in others)
 
 
 def choices_of(group: str) -> list[str]:

@@ -156,10 +156,15 @@ def lay(
     return plan
 
 
-def _planned(strategy: TargetConfig, projection: Projection, rank: int) -> PlannedModule:
+def alpha_and_scale(strategy: TargetConfig, rank: int) -> tuple[float, float]:
+    """Alpha as PEFT takes it, and the factor by which B A x is added."""
     proportional = strategy.alpha_policy is AlphaPolicy.proportional
     alpha = strategy.alpha * rank / PROPORTIONAL_RANK if proportional else strategy.alpha
-    scale = alpha / (math.sqrt(rank) if strategy.alpha_policy is AlphaPolicy.rslora else rank)
+    return alpha, alpha / (math.sqrt(rank) if strategy.alpha_policy is AlphaPolicy.rslora else rank)
+
+
+def _planned(strategy: TargetConfig, projection: Projection, rank: int) -> PlannedModule:
+    alpha, scale = alpha_and_scale(strategy, rank)
     return PlannedModule(**vars(projection), rank=rank, alpha=alpha, scale=scale, dora=strategy.dora)
 
 
