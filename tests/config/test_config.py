@@ -180,7 +180,9 @@ def test_help_shows_the_commands_and_the_choices(monkeypatch, capsys):
 
 
 GROUPS = [
-    path.name for path in sorted(config_dir().iterdir()) if path.is_dir() and path.name not in ("hydra", "experiment", "ship")
+    path.name
+    for path in sorted(config_dir().iterdir())
+    if path.is_dir() and path.name not in ("hydra", "experiment", "ship")
 ]
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((config_dir() / group).glob("*.yaml"))]
 NEEDED = {
