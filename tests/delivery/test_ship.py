@@ -253,3 +253,13 @@ def test_the_recipe_for_ci_types_what_the_commands_take(tmp_path):
     ]  # fmt: skip
     options, _ = _parsed(called[5:])
     assert (options.study, options.overrides, options.out) == ("runs/placement", ["max_forgetting=0.5"], "deploy")
+
+
+def test_a_shipped_gguf_adapter_is_the_exported_one(study, capsys):
+    words = [LOOSE, "deliver=[llama.cpp]", "merged_equals_evaluated=false"]
+    code, shown = shipped(capsys, study, *words, "--out", study / "deploy")
+    assert code == 0, shown
+    run = study / json.loads((study / "deploy" / "ship.json").read_text())["run"]
+    main(["export", str(run), "--for", "llama.cpp", "--out", str(study / "exported")])
+    exported = (study / "exported" / "adapter.gguf").read_bytes()
+    assert (study / "deploy" / "llama.cpp" / "adapter.gguf").read_bytes() == exported

@@ -38,7 +38,7 @@ def _run_merge(options: argparse.Namespace) -> None:
     run = finished_run(*find_run(options.run, options.runs), options.device)
     hush()
     out = Path(options.out) if options.out else run.folder / "merged"
-    found = merge_run(run, out, dtype=options.dtype, check=not options.no_check)
+    found = merge_run(run, out, dtype=options.dtype, check=not options.no_check, shown=console(stderr=True))
     if options.json:
         print(json.dumps(found, indent=1))
     else:

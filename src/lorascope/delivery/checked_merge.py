@@ -19,11 +19,12 @@ from lorascope.base.checkpoint import method_of
 from lorascope.base.hub import folder_hash
 from lorascope.base.loading import Base, base_folder, load_tokenizer
 from lorascope.config.schema import QuantizationConfig, RunConfig, Scheme
+from lorascope.console import Bar
 from lorascope.data.chat_template import with_template
 from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
 from lorascope.delivery.finished_run import FinishedRun
-from lorascope.delivery.merging import merge, with_adapter
+from lorascope.delivery.merging import merge, tensors_of, with_adapter
 from lorascope.delivery.model_card import write_card
 from lorascope.errors import RunError
 from lorascope.evaluation.measure import measure_of
@@ -44,7 +45,9 @@ class DiffersError(RunError):
     """What was made of a run does not compute what the run's model does."""
 
 
-def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True) -> dict[str, Any]:
+def merge_run(
+    run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True, shown: Console | None = None
+) -> dict[str, Any]:
     """Merge the adapter of a run into its base in full precision.
 
     Args:
@@ -52,6 +55,7 @@ def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: b
         out: the folder to write.
         dtype: of the merged weights; that of the run where it is not named.
         check: compare logits on eval rows, and measure the run's metrics again.
+        shown: where progress goes; nowhere, where it is not named.
 
     Returns:
         `out`, `dtype`, what `merge` says, and with `check` the `logits` (apart, bound, rows) and each of the `metrics`
@@ -70,11 +74,13 @@ def merge_run(run: FinishedRun, out: Path, *, dtype: str | None = None, check: b
     if base is None:
         raise RunError(f"model.path={full.model.path}", "is not in the local cache.", "Merge without --no-check, once.")
     found = {"run": run.name, "out": str(out), "dtype": dtype, "trained_in": str(config.quantization.scheme)}
-    found |= merge(base, run.adapter, out, dtype)
+    shown = shown or Console(quiet=True)
+    with Bar(shown, "merging", tensors_of(base)) as bar:
+        found |= merge(base, run.adapter, out, dtype, bar.step)
     if config.dataset.chat_template or config.dataset.template_kwargs:
         with_template(load_tokenizer(full.model), config.dataset).save_pretrained(out)
     try:
-        found |= compared.with_merged(out, dtype, run.record) if compared else {}
+        found |= compared.with_merged(out, dtype, run.record, shown) if compared else {}
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
@@ -137,7 +143,7 @@ class _Compared:
         data = Data(inputs.rows, inputs.train, inputs.evaluation)
         return cls(config, data, inputs.base.tokenizer, inputs.base.revision, _logits(model, data, inputs.pad_id))
 
-    def with_merged(self, out: Path, dtype: str, record: RunRecord) -> dict[str, Any]:
+    def with_merged(self, out: Path, dtype: str, record: RunRecord, shown: Console) -> dict[str, Any]:
         """How far the merged model's logits are, and the run's metrics on it."""
         import torch
         from transformers import AutoConfig
@@ -153,7 +159,8 @@ class _Compared:
             raise DiffersError(str(out), what, remedy)
         base = Base(model, self.tokenizer, self.revision)
         measure = measure_of(self.config, base, self.data.rows, self.data.evaluation)
-        scores = measure.base(model, lambda items: None).values()
+        with Bar(shown, "measuring", measure.steps) as bar:
+            scores = measure.base(model, bar.step).values()
         metrics = {
             name: {"evaluated": entry["value"], "merged": scores[name], "unit": entry.get("unit", "")}
             for name, entry in record.metrics.items()

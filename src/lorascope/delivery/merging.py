@@ -10,7 +10,7 @@ import shutil
 import struct
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,9 @@ class Update:
         return weight.float() + (delta.T if self.transposed else delta)
 
 
-def merge(base: Path, adapter: Path, out: Path, dtype: str) -> dict[str, Any]:
+def merge(
+    base: Path, adapter: Path, out: Path, dtype: str, progress: Callable[[int], object] = lambda tensors: None
+) -> dict[str, Any]:
     """A folder with the merged weights, the config, the tokenizer and its template.
 
     Args:
@@ -53,6 +55,7 @@ def merge(base: Path, adapter: Path, out: Path, dtype: str) -> dict[str, Any]:
         adapter: a folder with PEFT's adapter.
         out: is complete afterwards, or absent.
         dtype: of the merged weights: float32, bfloat16 or float16.
+        progress: called with the number of the base's tensors that were written since the last call.
 
     Returns:
         How many `weights` were changed, in how many `files`, and `way`: tensor by tensor, or in memory.
@@ -69,8 +72,9 @@ def merge(base: Path, adapter: Path, out: Path, dtype: str) -> dict[str, Any]:
         updates, biases = _updates(base, adapter)
         if updates is None:
             report = _in_memory(base, adapter, folder, dtype)
+            progress(tensors_of(base))
         else:
-            report = _by_tensor(base, adapter, folder, dtype, updates, biases)
+            report = _by_tensor(base, adapter, folder, dtype, (updates, biases), progress)
         _copy_rest(base, folder)
         os.rename(folder, out)
     return report
@@ -153,6 +157,11 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / WEIGHTS]
 
 
+def tensors_of(folder: Path) -> int:
+    """How many tensors a model's folder holds."""
+    return sum(len(header_of(file)[0]) for file in weight_files(folder))
+
+
 def header_of(file: Path) -> tuple[dict[str, Any], int]:
     """The tensors of a safetensors file by name, with dtype, shape and place, and where their bytes begin."""
     with file.open("rb") as opened:
@@ -163,13 +172,18 @@ def header_of(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _by_tensor(
-    base: Path, adapter: Path, folder: Path, dtype: str, updates: Mapping[str, Update], biases: Mapping[str, str]
+    base: Path,
+    adapter: Path,
+    folder: Path,
+    dtype: str,
+    changes: tuple[Mapping[str, Update], Mapping[str, str]],
+    progress: Callable[[int], object],
 ) -> dict[str, Any]:
     """Write each file of weights anew, one tensor after another; nothing is mapped into memory."""
     import torch
     from safetensors import safe_open
 
-    files = weight_files(base)
+    files, (updates, biases) = weight_files(base), changes
     total = 0
     with safe_open(adapter / "adapter_model.safetensors", "pt") as learned:
 
@@ -195,6 +209,7 @@ def _by_tensor(
                         value = merged(name, value.view(entry["shape"])).to(getattr(torch, dtype)).contiguous()
                         data = value.view(-1).view(torch.uint8).numpy().data  # no copy
                     total += out.write(data)
+                    progress(1)
     if (base / INDEX).is_file():
         index = json.loads((base / INDEX).read_text(encoding="utf-8"))
         index["metadata"] = (index.get("metadata") or {}) | {"total_size": total}
