@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
 # of the tests, about as long as the others together
-HALF := $(addprefix tests/,cli config data evaluation malformed planning targets)
+HALF := $(addprefix tests/,cli config data delivery evaluation malformed planning targets)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
