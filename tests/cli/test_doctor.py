@@ -86,7 +86,7 @@ def told(monkeypatch, capsys, *checks: Check) -> tuple[str, int]:
     monkeypatch.setattr(cmd_doctor, "examine", lambda: list(checks))
     code = 0
     try:
-        cmd_doctor.DOCTOR.run(namedtuple("Options", "json")(False))
+        cmd_doctor.DOCTOR.run(namedtuple("Options", "json quiet")(False, False))
     except SystemExit as end:
         code = end.code
     return capsys.readouterr().out, code

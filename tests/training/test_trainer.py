@@ -290,11 +290,14 @@ def test_on_four_bits_biases_start_from_the_bases_to_the_last_bit(tmp_path):
     assert all(torch.equal(adapter(model)[name], value) for name, value in start.items())
 
 
+STEPS = ["train.max_steps=2", "train.learning_rate=2e-4"]
+
+
 def test_the_adapter_stays_float32_on_a_quantized_base(tiny, tmp_path):
     from lorascope.base.loading import load_base
 
     settings = dataclasses.replace(
-        resolve(compose(["model=hf", f"model.path={tiny}", "device=cpu", "quantization=nf4", "train.max_steps=2"]))
+        resolve(compose(["model=hf", f"model.path={tiny}", "device=cpu", "quantization=nf4", *STEPS]))
     )
     base = load_base(settings)
     plan = plan_targets(TargetConfig(ranks=Ranks(all=4)), map_modules(base.model, "tiny", "here"))
