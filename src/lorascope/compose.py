@@ -108,8 +108,7 @@ def read_policy(name: str, overrides: Sequence[str] = ()) -> ShipConfig:
     if file.suffix != ".yaml":
         file = config_dir() / "ship" / f"{name}.yaml"
     if not os.path.isfile(file):
-        known = ", ".join(sorted(one.stem for one in (config_dir() / "ship").glob("*.yaml")))
-        remedy = f"There is {known}; your own is a file: --policy FILE.yaml"
+        remedy = f"There is {', '.join(choices_of('ship'))}; your own is a file: --policy FILE.yaml"
         raise ConfigError(f"--policy {name}", "there is no such policy.", remedy)
     words = [word.removeprefix("ship.") for word in overrides]
     for word in words:

@@ -140,6 +140,8 @@ def test_from_repeats_a_run_and_takes_further_settings(home, monkeypatch, capsys
     base, record, folder = home
     assert run_train(monkeypatch, "--from", str(folder)) == 0
     assert f"{record.name}  This run is done" in capsys.readouterr().out
+    assert run_train(monkeypatch, "--from", record.run_id, f"runs_dir={folder.parent}") == 0
+    assert f"{record.name}  This run is done" in capsys.readouterr().out
     assert run_train(monkeypatch, f"--from={folder}", "target=q_v", "seed=7") == 0
     other = next(one for one in folder.parent.glob("q_v-*"))
     again = read_record(other).config
@@ -153,7 +155,9 @@ def test_from_repeats_a_run_and_takes_further_settings(home, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--from", "nowhere"], "--from nowhere has no config.yaml"),
+    (["--from", "nowhere"], "--from nowhere"),
+    (["--from", "tests"], "--from tests has no config.yaml"),
+    (["--from", "nowhere", "runs_dir=tests"], "no run below tests has this id"),
     (["--from"], "--from takes one run's folder"),
     (["--from", "a", "--from", "b"], "--from takes one run's folder"),
     (["--from", "a", "--config-name", "b"], "--from takes one run's folder"),

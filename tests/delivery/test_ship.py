@@ -93,7 +93,7 @@ def test_a_sound_winner_is_shipped_and_its_folder_answers_as_evaluated(made, stu
     assert PeftModel.from_pretrained(base, study / "ship" / "adapter")
     card = (study / "ship" / "merged" / "README.md").read_text()
     assert "Arm q_v of the study placement" in card
-    assert "min_gain" not in card
+    assert "standard deviations from those of base and adapter" in card
     for file in (study / "ship").rglob("*"):
         assert file.is_dir() or str(made[0]).encode() not in file.read_bytes(), file
     code, shown = shipped(capsys, study, LOOSE)
@@ -201,6 +201,16 @@ def test_the_decision_is_json_for_scripts(made, study, capsys):
     own = study / "mine.yaml"
     own.write_text("max_forgetting: 100\nmin_gain: {says: 0.1}\n")
     assert read_policy(str(own)) == ShipConfig(max_forgetting=100, min_gain={"says": 0.1})
+
+
+def test_a_policy_knows_every_verdict_and_every_form():
+    from lorascope.compose import FORMS, VERDICTS
+    from lorascope.delivery.shipping import FOLDERS
+    from lorascope.reports.standings import NO_VERDICT, REFERENCE
+    from lorascope.stats.verdicts import Verdict
+
+    assert set(VERDICTS) == {*map(str, Verdict), NO_VERDICT, REFERENCE}
+    assert set(FORMS) == set(FOLDERS)
 
 
 LOOSEST = ShipConfig(max_forgetting=None, verdicts=["better", "equivalent", "reference", "inconclusive"])

@@ -60,9 +60,9 @@ def test_a_score_does_not_depend_on_the_batch(asked, batch_tokens):
         assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
-    model, read = make_model().eval(), []
-    forward = model.forward
+def counted(model, monkeypatch) -> list[int]:
+    """How many tokens each forward pass of the model reads, from now on."""
+    read, forward = [], model.forward
 
     def counting(*words, **named):
         read.append(int(named["attention_mask"][:, -named["input_ids"].shape[1] :].sum()))
@@ -71,6 +71,12 @@ def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
     monkeypatch.setattr(answers, "_shares_prompts", lambda *_: True)
     monkeypatch.setattr(answers, "taken", lambda model, **arguments: arguments)
     monkeypatch.setattr(model, "forward", counting)
+    return read
+
+
+def test_a_prompt_is_read_once_for_all_of_its_answers(asked, monkeypatch):
+    model = make_model().eval()
+    read = counted(model, monkeypatch)
     score_choices(model, asked, pad_id=0, batch_tokens=10_000)
     prompts = sum(len(question.prompt) for question in asked)
     assert sum(read) == prompts + len(asked) * sum(length - 1 for length in LENGTHS)
@@ -141,18 +147,10 @@ def test_only_labels_that_may_be_the_likeliest_are_read_on_and_the_likeliest_sta
 
 
 def test_a_sharp_model_reads_few_labels_on(asked, monkeypatch):
-    model, read = make_model().eval(), []
+    model = make_model().eval()
     with torch.no_grad():
         model.lm_head.weight.mul_(300)  # one first token is far likelier than all others
-    forward = model.forward
-
-    def counting(*words, **named):
-        read.append(int(named["attention_mask"][:, -named["input_ids"].shape[1] :].sum()))
-        return forward(*words, **named)
-
-    monkeypatch.setattr(answers, "_shares_prompts", lambda *_: True)
-    monkeypatch.setattr(answers, "taken", lambda model, **arguments: arguments)
-    monkeypatch.setattr(model, "forward", counting)
+    read = counted(model, monkeypatch)
     scores = score_choices(model, asked, pad_id=0, batch_tokens=10_000, every=False)
     every = len(asked) * sum(length - 1 for length in LENGTHS)
     assert sum(read) - sum(len(question.prompt) for question in asked) < every / 2

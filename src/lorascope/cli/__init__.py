@@ -41,6 +41,23 @@ def parser_of(command: Command, parser: argparse.ArgumentParser) -> argparse.Arg
     return parser
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The run that a command is about."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
+
+
+def add_runs_dir(parser: argparse.ArgumentParser) -> None:
+    """Where a run that is not a folder is looked for."""
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+
+
+def port(text: str) -> int:
+    """A port's number; 0 is any free one."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"'{text}' is no port, 0 to 65535.")
+    return int(text)
+
+
 def add_quiet(parser: argparse.ArgumentParser, what: str) -> None:
     """The flag -q; `what` says what is printed all the same, beside errors."""
     parser.add_argument("-q", "--quiet", action="store_true", help=f"print {what} and errors, nothing else")

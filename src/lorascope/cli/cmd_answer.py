@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.cli import Command
+from lorascope.cli import Command, add_run, add_runs_dir, port
 from lorascope.cli.cmd_runs import find_run
 from lorascope.errors import ConfigError, RunError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
     """What both commands take."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
+    add_run(parser)
     text = "ask the base too, and these further runs on it"
     parser.add_argument("--compare", metavar="RUN", nargs="*", help=text)
     text = "the system message (default: the one that the run's data have)"
@@ -38,7 +38,7 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", metavar="P", type=_share, default=1.0, help=text)
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the draws (0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compute (default: that of the run)")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
 
 
 def _positive(text: str) -> int:
@@ -82,9 +82,8 @@ def _opened(options: argparse.Namespace) -> tuple[SharedBase, list[FinishedRun |
 
     hush()
     words = dict.fromkeys([options.run, *(options.compare or [])])
-    found = {
-        run.folder.resolve(): run for run in (finished_run(*find_run(w, options.runs), options.device) for w in words)
-    }
+    named = [finished_run(*find_run(word, options.runs)).on(options.device) for word in words]
+    found = {run.folder.resolve(): run for run in named}
     runs = list(found.values())
     asked: list[FinishedRun | None] = [None, *runs] if options.compare is not None else [*runs]
     return SharedBase(runs, console(stderr=True)), asked
@@ -282,11 +281,11 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs_", metavar="RUN", nargs="+", help=text)
     parser.add_argument("--engine", choices=ENGINES, help="who serves (default: the one that is installed)")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=_positive, default=8000, help="where to listen (8000)")
+    parser.add_argument("--port", type=port, default=8000, help="where to listen (8000)")
     parser.add_argument("--dry-run", action="store_true", help="print the command, start and write nothing")
     parser.add_argument("--json", action="store_true", help="print the command as JSON")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to merge (default: that of the run)")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
 
 
 def _run_serve(options: argparse.Namespace) -> None:
@@ -296,7 +295,7 @@ def _run_serve(options: argparse.Namespace) -> None:
     from lorascope.delivery.serving import INSTALL, installed, serving
 
     hush()
-    runs = [finished_run(*find_run(word, options.runs), options.device) for word in dict.fromkeys(options.runs_)]
+    runs = [finished_run(*find_run(word, options.runs)).on(options.device) for word in dict.fromkeys(options.runs_)]
     here = installed()
     engine = options.engine or ("vllm" if len(runs) > 1 else next(iter(here), "vllm"))
     found = serving(runs, engine, host=options.host, port=options.port)

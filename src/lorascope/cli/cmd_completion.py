@@ -165,7 +165,7 @@ def _overrides(current: str, own: str | None) -> Iterable[str]:
     """Groups and settings; behind a `=` choices and values; several, as a sweep or a list has them, one by one."""
     key, equals, value = current.partition("=")
     bare = key.lstrip("+~")
-    groups, settings = [name for name in known_groups() if name != "ship"], all_settings()
+    groups, settings = known_groups(), all_settings()
     if equals:
         chosen = value[: len(value) - len(re.split(r"[,\[ ]", value)[-1])]
         known = _choices(bare, own) if bare in groups else _spellings(settings.get(bare))

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from lorascope.cli import Command, add_quiet
+from lorascope.cli import Command, add_quiet, add_run, add_runs_dir
 from lorascope.cli.cmd_runs import find_run
 from lorascope.console import output, result
 from lorascope.errors import LorascopeError, complain
@@ -16,9 +16,9 @@ from lorascope.errors import LorascopeError, complain
 
 def _merge_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
+    add_run(parser)
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/merged)")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
     kinds = ("float32", "bfloat16", "float16")
     parser.add_argument("--dtype", choices=kinds, help="of the merged weights (default: that of the run)")
     parser.add_argument(
@@ -35,7 +35,7 @@ def _run_merge(options: argparse.Namespace) -> None:
     from lorascope.delivery.checked_merge import merge_run, show_merge
     from lorascope.delivery.finished_run import finished_run
 
-    run = finished_run(*find_run(options.run, options.runs), options.device)
+    run = finished_run(*find_run(options.run, options.runs)).on(options.device)
     hush()
     out = Path(options.out) if options.out else run.folder / "merged"
     found = merge_run(run, out, dtype=options.dtype, check=not options.no_check, shown=console(stderr=True))
@@ -60,12 +60,12 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     from lorascope.delivery.gguf_adapter import ENGINE
     from lorascope.delivery.uniform_rank import FOLDERS
 
-    parser.add_argument("run", metavar="RUN", help="a run's folder, its run id, or the beginning of its name")
+    add_run(parser)
     parser.add_argument(
         "--for", dest="engine", choices=(*FOLDERS, ENGINE), default="peft", help="who is to load it (peft)"
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (default: RUN/export-ENGINE)")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
     add_quiet(parser, "the folder or file")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
@@ -79,7 +79,7 @@ def _run_export(options: argparse.Namespace) -> None:
     from lorascope.delivery.uniform_rank import export
 
     hush()
-    run = finished_run(*find_run(options.run, options.runs), "cpu")
+    run = finished_run(*find_run(options.run, options.runs))
     out = place = Path(options.out) if options.out else run.folder / f"export-{options.engine}"
     if options.engine == ENGINE:
         found = export_gguf(run.adapter, out, run.stored_config(), run.base_name)
@@ -131,7 +131,6 @@ def _run_ship(options: argparse.Namespace) -> None:
     from lorascope.compose import read_policy
     from lorascope.console import console, hush
     from lorascope.delivery import shipping
-    from lorascope.reports.findings import find
 
     try:
         policy = read_policy(options.policy, options.overrides)
@@ -143,7 +142,7 @@ def _run_ship(options: argparse.Namespace) -> None:
         complain(error)
         sys.exit(1)  # 2 means that it was refused
     if options.json:
-        print(json.dumps(shipping.plain(shipment, shipping.as_report(shipment, policy, find(folder))), indent=1))
+        print(json.dumps(shipping.plain(shipment, shipping.as_report(shipment, policy)), indent=1))
     else:
         shipping.show(console(), shipment, folder)
         result(shipment.out)
@@ -167,7 +166,7 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", metavar="ORG/NAME", required=True, help="the repository; it is made where there is none"
     )
     parser.add_argument("--private", action="store_true", help="make it private, where it is made")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
     add_quiet(parser, "the address")
     parser.add_argument("--json", action="store_true", help="print what was pushed as JSON")
 
@@ -181,7 +180,7 @@ def _run_push(options: argparse.Namespace) -> None:
 
     folder = Path(options.what).expanduser()
     weights = any((folder / name).is_file() for name in WEIGHTS)
-    what = folder if weights else finished_run(*find_run(options.what, options.runs), "cpu")
+    what = folder if weights else finished_run(*find_run(options.what, options.runs))
     hush()
     found = push(what, options.to, private=options.private)
     if options.json:

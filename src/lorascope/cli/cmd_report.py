@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.cli import Command, add_quiet
+from lorascope.cli import Command, add_quiet, port
 from lorascope.console import output, result
 from lorascope.errors import ConfigError, RunError, complain
 
@@ -41,10 +41,13 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _port(text: str) -> int:
     """A port's number."""
-    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
-        hint = "" if text.isdecimal() else f" The study comes first: lorascope report {text} --serve"
-        raise argparse.ArgumentTypeError(f"'{text}' is no port, 0 to 65535.{hint}")
-    return int(text)
+    try:
+        return port(text)
+    except argparse.ArgumentTypeError as error:
+        if text.isdecimal():
+            raise
+        hint = f"The study comes first: lorascope report {text} --serve"
+        raise argparse.ArgumentTypeError(f"{error} {hint}") from error
 
 
 def _run_report(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorascope.cli import Command, add_quiet
+from lorascope.cli import Command, add_quiet, add_runs_dir
 from lorascope.console import JSON, QUIET, output, result
 from lorascope.errors import ConfigError, RunError, complain
 from lorascope.records.record import FILE, RunRecord, Status, read_record
@@ -117,7 +117,7 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a run's folder, its run id, or the beginning of its name"
     parser.add_argument("first", metavar="RUN", help=text)
     parser.add_argument("second", metavar="RUN", help="the run to compare it with")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="where ids and names are looked for (runs)")
+    add_runs_dir(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 

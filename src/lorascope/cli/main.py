@@ -186,8 +186,22 @@ def _from_run(words: list[str], folder: Path) -> list[str]:
     rest = [*words[:first], *words[first + (1 if whole else 2) :]]
     if len(found) > 1 or not run or any(word in VALUED for word in rest if "config" in word or word == "-cn"):
         raise ConfigError("--from", "takes one run's folder, and no other config beside it.", "--from runs/NAME")
-    name = write_rerun(Path(run).expanduser(), rest, folder)
+    name = write_rerun(_folder_of(run, rest), rest, folder)
     return [*rest, "--config-dir", str(folder), "--config-name", name]
+
+
+def _folder_of(run: str, words: list[str]) -> Path:
+    """The folder with a config.yaml that is meant: itself, or a run's by its id or the beginning of its name."""
+    from lorascope.cli.cmd_runs import find_run
+
+    place = Path(run).expanduser()
+    if os.path.isdir(place):
+        return place
+    runs_dir = next((word.partition("=")[2] for word in words if word.startswith("runs_dir=")), "runs")
+    try:
+        return find_run(run, runs_dir)[1]
+    except LorascopeError as error:
+        raise ConfigError(f"--from {run}", error.what, error.remedy) from error
 
 
 def _flags_first(words: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from lorascope.data.sources import pin
 from lorascope.data.tokenization import padded
 from lorascope.delivery.finished_run import FinishedRun
 from lorascope.delivery.merging import merge, tensors_of, with_adapter
-from lorascope.delivery.model_card import write_card
+from lorascope.delivery.model_card import Sections, write_card
 from lorascope.errors import RunError
 from lorascope.evaluation.measure import measure_of
 from lorascope.records.record import RunRecord
@@ -46,8 +46,9 @@ class DiffersError(RunError):
 
 
 def merge_run(
-    run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True, shown: Console | None = None
-) -> dict[str, Any]:
+    run: FinishedRun, out: Path, *, dtype: str | None = None, check: bool = True, shown: Console | None = None,
+    sections: Sections | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Merge the adapter of a run into its base in full precision.
 
     Args:
@@ -56,6 +57,7 @@ def merge_run(
         dtype: of the merged weights; that of the run where it is not named.
         check: compare logits on eval rows, and measure the run's metrics again.
         shown: where progress goes; nowhere, where it is not named.
+        sections: of the card, before that on the merge.
 
     Returns:
         `out`, `dtype`, what `merge` says, and with `check` the `logits` (apart, bound, rows) and each of the `metrics`
@@ -84,7 +86,7 @@ def merge_run(
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    write_card(run.record, out, form="merged", sections={"The merge": _told(found)})
+    write_card(run.record, out, form="merged", sections={**(sections or {}), "The merge": _told(found)})
     report = {name: value for name, value in found.items() if name != "out"}
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return found

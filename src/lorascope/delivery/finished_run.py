@@ -47,31 +47,35 @@ class FinishedRun:
         """What files call the base."""
         return base_name(self.config.model)
 
+    def on(self, device: str | None) -> FinishedRun:
+        """The run where it is to be computed: on its own device, where none is named.
+
+        Raises:
+            RunError: when the device is not here.
+        """
+        config = self.config
+        if device:
+            config = dataclasses.replace(config, device=type(config.device)(device))
+        if str(config.device) == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                what = "is to be computed on a GPU, and torch sees none here."
+                raise RunError(self.name, what, "Take the CPU: --device cpu")
+        return dataclasses.replace(self, config=config)
+
     def stored_config(self) -> PretrainedConfig:
         """transformers' config of the base as it is stored; of a packaged one, as its preset says."""
         model = self.config.model
         return load_architecture(model if model.package else dataclasses.replace(model, architecture={}))[0]
 
 
-def finished_run(record: RunRecord, folder: Path, device: str | None = None) -> FinishedRun:
+def finished_run(record: RunRecord, folder: Path) -> FinishedRun:
     """The run, ready to be taken further.
 
-    Args:
-        record: of the run.
-        folder: of the run.
-        device: cpu or cuda; that of the run where it is not named.
-
     Raises:
-        RunError: when the run is not done, or its device is not here.
+        RunError: when the run is not done.
     """
     if record.status is not Status.done:
         raise RunError(str(folder), f"is {record.status}, and has no adapter.", "Finish it: the same command.")
-    config: RunConfig = from_dict(RunConfig, record.config)
-    if device:
-        config = dataclasses.replace(config, device=type(config.device)(device))
-    if str(config.device) == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RunError(record.name, "was trained on a GPU, and torch sees none here.", "Take the CPU: --device cpu")
-    return FinishedRun(record, folder, config)
+    return FinishedRun(record, folder, from_dict(RunConfig, record.config))

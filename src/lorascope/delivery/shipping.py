@@ -34,6 +34,7 @@ FOLDERS = {"merged": "merged", "peft": "adapter", "vllm": "vllm", "llama.cpp": "
 class Shipment:
     """What became of it."""
 
+    study: str
     choice: ArmChoice
     checks: list[RuleResult]  # of the arm that was taken, the merge's among them
     out: Path | None  # the folder to deploy; None where it was refused
@@ -67,18 +68,18 @@ def ship(
     choice = choose(found, policy, task=task, arm=arm)
     taken = choice.taken
     if not taken.passed:
-        return Shipment(choice, taken.checks, None)
+        return Shipment(found.study.name, choice, taken.checks, None)
     assert taken.record
-    run = finished_run(taken.record, folder / taken.record.name, device)
+    run = finished_run(taken.record, folder / taken.record.name).on(device)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as aside:
         place = Path(aside, "ship")
         place.mkdir()
         checks = [*taken.checks, *_write(run, policy, taken.task, place, _said(found, choice))]
-        shipment = Shipment(choice, checks, out)
+        shipment = Shipment(found.study.name, choice, checks, out)
         if shipment.refusals:
-            return Shipment(choice, checks, None)
-        report = as_report(shipment, policy, found)
+            return Shipment(found.study.name, choice, checks, None)
+        report = as_report(shipment, policy)
         (place / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         os.rename(place, out)
     return shipment
@@ -89,10 +90,9 @@ def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sectio
     checks = []
     if policy.merged_equals_evaluated or "merged" in policy.deliver:
         merged = place / FOLDERS["merged"]
-        checks.append(_merged(run, policy, task, merged))
+        checks.append(_merged(run, policy, task, merged, sections))
         if not checks[-1].passed:
             return checks
-        write_card(run.record, merged, form="merged", sections=sections)
         if "merged" not in policy.deliver:
             shutil.rmtree(merged)
     for form in policy.deliver:
@@ -109,11 +109,11 @@ def _write(run: FinishedRun, policy: ShipConfig, task: Task, place: Path, sectio
     return checks
 
 
-def _merged(run: FinishedRun, policy: ShipConfig, task: Task, folder: Path) -> RuleResult:
+def _merged(run: FinishedRun, policy: ShipConfig, task: Task, folder: Path, sections: Sections) -> RuleResult:
     """Merge, and hold the metric against what was evaluated."""
     setting = "merged_equals_evaluated"
     try:
-        found = merge_run(run, folder, check=policy.merged_equals_evaluated)
+        found = merge_run(run, folder, check=policy.merged_equals_evaluated, sections=sections)
     except DiffersError as error:
         return RuleResult(setting, f"merged, {error.what.rstrip('.')}", False)
     if not policy.merged_equals_evaluated:
@@ -139,11 +139,11 @@ def _said(found: Findings, choice: ArmChoice) -> Sections:
     return {"The study that it comes from": [about, run + mean, facts + "."]}
 
 
-def as_report(shipment: Shipment, policy: ShipConfig, found: Findings) -> dict[str, Any]:
+def as_report(shipment: Shipment, policy: ShipConfig) -> dict[str, Any]:
     """The decision, JSON-ready."""
     taken = shipment.choice.taken
     return {
-        "study": found.study.name,
+        "study": shipment.study,
         "arm": taken.arm,
         "task": taken.task.name,
         "run": taken.record.name if taken.record else None,

@@ -45,10 +45,6 @@ class Measure:
         """Fills short rows."""
         return int(self.tokenizer.pad_token_id or 0)
 
-    def longest_answer(self, name: str) -> int | None:
-        """Tokens that a written answer to a set's questions may have."""
-        return self.suite.longest_answer(name)
-
     def base(self, model: Any, progress: Callable[[int], object], file: Path | None = None) -> Evaluated:
         """The base's scores and answers, measured or cached in `file`, which `remembered_at` names."""
         cached = predictions.read(file) if file else None

@@ -18,9 +18,8 @@ from lorascope.evaluation.forgetting import FORGETTING_KL, FORGETTING_LOSS, dive
 from lorascope.evaluation.loss import eval_loss
 from lorascope.evaluation.measure import Measure
 from lorascope.evaluation.tasks import MAIN, Suite
-from lorascope.records.record import EVAL_LOSS, Metric
+from lorascope.records.record import EVAL_LOSS, SAMPLE, Metric
 
-SAMPLE = "sample/"  # before a metric's name in histories and trackers
 FORGETTING = {metric.name: metric for metric in (FORGETTING_KL, FORGETTING_LOSS)}
 
 
@@ -101,7 +100,7 @@ def sampled_metrics(config: RunConfig, measure: Measure, rows: Rows) -> SampledM
         dataclasses.replace(rows, eval=sample, probes={}),
         metrics_of([name for name in names if name not in FORGETTING]),
         measure.tokenizer,
-        dataclasses.replace(config.evaluation, max_samples=None, max_new_tokens=measure.longest_answer(MAIN)),
+        dataclasses.replace(config.evaluation, max_samples=None, max_new_tokens=measure.suite.longest_answer(MAIN)),
     )
     texts = measure.texts and first_texts(measure.texts, count)
     found = SampledMetrics(

@@ -52,6 +52,7 @@ class Metric:
 
 EVAL_LOSS = Metric("eval_loss", better="lower", unit="nats/token")
 BEST_LOSS = Metric("best_eval_loss", better="lower", unit="nats/token")  # of the checkpoints that were kept
+SAMPLE = "sample/"  # in histories, before the name of a metric that was measured on a sample while training
 TRAIN_LOSS = Metric("train_loss", better="lower", unit="nats/token")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.records.record import EVAL_LOSS, RunRecord, Status
+from lorascope.records.record import EVAL_LOSS, SAMPLE, RunRecord, Status
 from lorascope.records.study_record import FINAL, PILOT, Study
 from lorascope.reports.run_table import (
     CONTEXT,
@@ -136,7 +136,6 @@ def _tell_apart(alike: Sequence[tuple[Row, dict[str, Any]]]) -> None:
 
 
 EVAL, TRAIN = EVAL_LOSS.name, "loss"  # as the history calls them
-SAMPLE = "sample/"  # before the name of a metric that was measured on a sample
 POINTS = 60  # of a curve, at most: more than a small chart can show
 
 

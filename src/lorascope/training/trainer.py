@@ -18,10 +18,10 @@ from lorascope.config.sft_settings import GROUPED, SAMPLING
 from lorascope.console import Bar
 from lorascope.data.tokenization import TokenizedSplit, check_vocabulary
 from lorascope.errors import ConfigError, LorascopeError, RunError, first_line, out_of_memory
-from lorascope.evaluation.sampled import SAMPLE, EvalRules
+from lorascope.evaluation.sampled import EvalRules
 from lorascope.interrupts import deferred, stop_if_asked
 from lorascope.planning.step_spec import CHECKPOINTING, CHECKPOINTING_BEFORE, is_reentrant
-from lorascope.records.record import EVAL_LOSS, TRAIN_LOSS
+from lorascope.records.record import EVAL_LOSS, SAMPLE, TRAIN_LOSS
 from lorascope.targets.attach import keep_adapter_in_float32
 from lorascope.trackers import Trackers
 from lorascope.training.batching import check_packing
