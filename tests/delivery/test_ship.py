@@ -175,7 +175,8 @@ def test_a_merge_that_is_another_model_is_refused(study, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["no-such-place"], "no-such-place"),
+    (["no-such-place"], "no-such-place holds no study"),
+    (["tests"], "tests holds no study"),
     (["STUDY", "--arm", "nobody"], "--arm nobody is not in this study"),
     (["STUDY", "--task", "nothing"], "--task nothing is not in this study"),
     (["STUDY", "--policy", "strict"], "--policy strict: there is no such policy"),

@@ -24,7 +24,7 @@ from lorascope.delivery.uniform_rank import export
 from lorascope.errors import RunError
 from lorascope.formats import counted, short
 from lorascope.records.study_record import Task
-from lorascope.reports.findings import Findings, find
+from lorascope.reports.findings import Findings, find, is_study
 
 REPORT = "ship.json"
 FOLDERS = {"merged": "merged", "peft": "adapter", "vllm": "vllm", "llama.cpp": "llama.cpp"}
@@ -64,6 +64,9 @@ def ship(
     """
     if out.exists():
         raise RunError(str(out), "is there already.", "Remove it, or name another folder: --out DIR")
+    if not is_study(folder):
+        remedy = "Name a study's folder, with a study.json; of a single run: lorascope merge RUN, or export"
+        raise RunError(str(folder), "holds no study.", remedy)
     found = find(folder)
     choice = choose(found, policy, task=task, arm=arm)
     taken = choice.taken
